@@ -1,0 +1,31 @@
+# The entry door: `make` lists what there is. The work is in tools/.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast figures fmt docs clean-cache
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Install what this machine lacks (Debian packages)
+	@tools/setup --tests
+
+demo: ## Show the whole story on this machine, in under a minute after the build
+	@tools/demo
+
+test: ## Run every tier: format, lints, dependencies, unit, property and process tests
+	@tools/test
+
+test-fast: ## Run the inner loop: format, rooms, compile, unit and property tests
+	@tools/test fast
+
+figures: ## Measure and print latency, memory and sizes
+	@tools/figures
+
+fmt: ## Format the code
+	@cargo fmt --all
+
+docs: ## Write the generated pages of docs/ again
+	@cargo run --quiet --package contract --example settings-page
+
+clean-cache: ## Remove the tools that make test built outside the tree
+	@rm -rf -- "$${XDG_CACHE_HOME:-$$HOME/.cache}/kubedaemon-test"

@@ -1,0 +1,237 @@
+//! Callers' connections: HTTP/1 and HTTP/2 with prior knowledge, each bounded in time and memory.
+
+use crate::config::Limits;
+use crate::pipeline::Pipeline;
+use crate::proxy::socket::Socket;
+use crate::telemetry;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use std::convert::Infallible;
+use std::io;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How much of a request is read ahead while nobody takes it, bytes: hyper's buffer under HTTP/1, the stream's
+/// window under HTTP/2. Also the longest request head.
+pub(crate) const READ_AHEAD: u32 = 64 << 10;
+/// Calls at a time on one HTTP/2 connection; nginx's number.
+const STREAMS: u32 = 128;
+/// How long to wait after an accept that failed for lack of file descriptors; calls that end free some.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// Who is at the other end of a caller's connection.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: IpAddr,
+    pub(crate) socket: Socket,
+}
+
+/// Accepts connections and answers what comes on them.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pipeline: Arc<Pipeline>,
+    http: Builder<TokioExecutor>,
+    header_timeout: Duration,
+    places: Arc<Semaphore>,
+    connections: TaskTracker,
+    graceful: GracefulShutdown,
+    /// Cancelled when what is still open must end.
+    cut: CancellationToken,
+    cut_off: Arc<AtomicUsize>,
+}
+
+impl Server {
+    /// A server that puts every request through `pipeline`.
+    pub(crate) fn new(pipeline: Arc<Pipeline>, limits: &Limits, cut: CancellationToken) -> Self {
+        Self {
+            pipeline,
+            http: http(limits),
+            header_timeout: limits.header_timeout,
+            places: Arc::new(Semaphore::new(limits.connections)),
+            connections: TaskTracker::new(),
+            graceful: GracefulShutdown::new(),
+            cut,
+            cut_off: Arc::default(),
+        }
+    }
+
+    /// Accepts connections until `stop`, and then those that had already been made.
+    pub(crate) async fn accept(&self, listener: TcpListener, stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        let mut has_failed = false;
+        loop {
+            // Cancel safe: a place that is not taken stays free, a connection that is not accepted stays queued.
+            let accepted = tokio::select! {
+                biased;
+                () = &mut stop => break,
+                accepted = self.accept_one(&listener) => accepted,
+            };
+            match accepted {
+                Ok(accepted) => {
+                    if std::mem::take(&mut has_failed) {
+                        telemetry::accept_recovered();
+                    }
+                    self.serve(accepted);
+                }
+                Err(error) if is_the_callers(&error) => {}
+                Err(error) => {
+                    if !std::mem::replace(&mut has_failed, true) {
+                        telemetry::accept_failed(&error);
+                    }
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                }
+            }
+        }
+        // Callers whose handshake the kernel has completed for us believe that they are connected.
+        while let Some(Ok(accepted)) = now_or_never(self.accept_one(&listener)).await {
+            self.serve(accepted);
+        }
+    }
+
+    /// Lets every connection end after the answer that it is at, and waits for that. Cancel safe only once.
+    pub(crate) async fn drain(graceful: GracefulShutdown, connections: TaskTracker) {
+        connections.close();
+        graceful.shutdown().await;
+        connections.wait().await;
+    }
+
+    /// Takes the server apart for its drain: what to drain, and the count of connections that had to be cut.
+    pub(crate) fn into_drain(self) -> (impl Future<Output = ()>, Arc<AtomicUsize>) {
+        (Self::drain(self.graceful, self.connections), self.cut_off)
+    }
+
+    async fn accept_one(&self, listener: &TcpListener) -> io::Result<Accepted> {
+        let place = Arc::clone(&self.places)
+            .acquire_owned()
+            .await
+            .map_err(io::Error::other)?;
+        let (stream, address) = listener.accept().await?;
+        Ok(Accepted {
+            stream,
+            address: address.ip(),
+            place,
+        })
+    }
+
+    fn serve(&self, accepted: Accepted) {
+        let Accepted {
+            stream,
+            address,
+            place,
+        } = accepted;
+        let peer = Arc::new(Peer {
+            address,
+            socket: Socket::new(stream),
+        });
+        let connection = Connection {
+            pipeline: Arc::clone(&self.pipeline),
+            http: self.http.clone(),
+            peer,
+            first_request: self.header_timeout,
+            watcher: self.graceful.watcher(),
+            cut: self.cut.clone(),
+            cut_off: Arc::clone(&self.cut_off),
+        };
+        self.connections.spawn(async move {
+            connection.run().await;
+            drop(place);
+        });
+    }
+}
+
+struct Accepted {
+    stream: TcpStream,
+    address: IpAddr,
+    place: OwnedSemaphorePermit,
+}
+
+struct Connection {
+    pipeline: Arc<Pipeline>,
+    http: Builder<TokioExecutor>,
+    peer: Arc<Peer>,
+    first_request: Duration,
+    watcher: Watcher,
+    cut: CancellationToken,
+    cut_off: Arc<AtomicUsize>,
+}
+
+impl Connection {
+    async fn run(self) {
+        let has_asked = Arc::new(AtomicBool::new(false));
+        let service = service_fn({
+            let (pipeline, peer, has_asked) = (self.pipeline, Arc::clone(&self.peer), Arc::clone(&has_asked));
+            move |request| {
+                has_asked.store(true, Ordering::Relaxed);
+                let (pipeline, peer) = (Arc::clone(&pipeline), Arc::clone(&peer));
+                async move { Ok::<_, Infallible>(pipeline.serve(request, &peer).await) }
+            }
+        });
+        let io = TokioIo::new(self.peer.socket.clone());
+        let connection = self.http.serve_connection_with_upgrades(io, service).into_owned();
+        let mut connection = pin!(self.watcher.watch(connection));
+        // hyper bounds the time for a head only once it knows the version, which takes a first byte.
+        let mut patience = pin!(tokio::time::sleep(self.first_request));
+        let mut is_new = true;
+        loop {
+            // The connection goes on in the next round; dropping it, when another branch ends this, closes it.
+            tokio::select! {
+                // How a caller's connection ends is the caller's affair; its calls have been accounted for.
+                _ended = &mut connection => return,
+                () = self.cut.cancelled() => {
+                    self.cut_off.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
+                () = &mut patience, if is_new => {
+                    if !has_asked.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    is_new = false;
+                }
+            }
+        }
+    }
+}
+
+fn http(limits: &Limits) -> Builder<TokioExecutor> {
+    let mut http = Builder::new(TokioExecutor::new());
+    http.http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(READ_AHEAD as usize);
+    http.http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(READ_AHEAD)
+        .initial_connection_window_size(16 * READ_AHEAD)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(READ_AHEAD)
+        .max_send_buf_size(READ_AHEAD as usize)
+        .keep_alive_interval(limits.header_timeout);
+    http
+}
+
+/// Whether an accept failed because of the one connection that was to be accepted (accept(2)).
+fn is_the_callers(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
+}
+
+/// Polls once.
+async fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = future => Some(done),
+        () = std::future::ready(()) => None,
+    }
+}

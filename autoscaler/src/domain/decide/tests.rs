@@ -1,0 +1,426 @@
+//! One row a reason, and the promises one by one. Random histories are in `tests/invariants.rs`.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test needs some instant to count from"
+)]
+
+use super::*;
+use crate::domain::sample::{Depth, QueueName, SampleError};
+use crate::domain::sentence;
+use crate::target::{Replica, TargetError};
+
+const COOL_DOWN: u64 = 60;
+
+fn policy(min: u32, max: u32) -> Policy {
+    Policy::try_new(min, max, 10, Duration::from_secs(COOL_DOWN)).unwrap()
+}
+
+/// A target with a clock of its own. Every tick takes the fleet as it is.
+struct Target {
+    start: Instant,
+    second: u64,
+    policy: Policy,
+    memory: Memory,
+    queue: QueueSample,
+    calls: u32,
+    called: bool,
+    fleet: Result<Fleet, TargetError>,
+}
+
+fn target(min: u32, max: u32) -> Target {
+    let policy = policy(min, max);
+    Target {
+        start: Instant::now(),
+        second: 0,
+        policy,
+        memory: Memory::new(&policy),
+        queue: QueueSample::Known(Depth::default()),
+        calls: 0,
+        called: false,
+        fleet: Ok(Fleet::default()),
+    }
+}
+
+impl Target {
+    fn at(&self) -> Instant {
+        self.start + Duration::from_secs(self.second)
+    }
+
+    fn after(mut self, seconds: u64) -> Self {
+        self.second += seconds;
+        self
+    }
+
+    fn ready(mut self, messages: u64) -> Self {
+        self.queue = QueueSample::Known(Depth {
+            ready: messages,
+            consumers: 0,
+        });
+        self
+    }
+
+    fn queue_unknown(mut self) -> Self {
+        self.queue = QueueSample::Unknown(SampleError::BrokerUnreachable("the broker is away".to_owned()));
+        self
+    }
+
+    fn calls(mut self, calls: u32) -> Self {
+        self.calls = calls;
+        self
+    }
+
+    /// Replaces the fleet. `r` ready and idle since the start, `R` ready and busy, `s` starting, `d` drained, `D`
+    /// draining and busy, `?` ready with no status.
+    fn fleet(mut self, replicas: &str) -> Self {
+        let replica = |(index, letter): (usize, char)| {
+            let (phase, in_flight) = match letter {
+                'r' | '?' => (Phase::Ready, 0),
+                'R' => (Phase::Ready, 1),
+                's' => (Phase::Starting, 0),
+                'd' => (Phase::Draining, 0),
+                'D' => (Phase::Draining, 1),
+                other => panic!("no replica is written {other}"),
+            };
+            let idle_since = matches!(letter, 'r' | 'd').then_some(self.start);
+            Replica {
+                id: ReplicaId(format!("{letter}{index}")),
+                phase,
+                in_flight,
+                idle_since,
+            }
+        };
+        self.fleet = Ok(Fleet {
+            replicas: replicas.chars().enumerate().map(replica).collect(),
+        });
+        self
+    }
+
+    fn fleet_unknown(mut self) -> Self {
+        self.fleet = Err(TargetError {
+            reason: "the API server is away".to_owned(),
+        });
+        self
+    }
+
+    fn assess(&mut self) -> Assessment {
+        let sample = Sample {
+            at: self.at(),
+            queue: self.queue.clone(),
+            calls: self.calls,
+            called: self.called,
+            fleet: self.fleet.clone(),
+        };
+        decide(&mut self.memory, &self.policy, &sample)
+    }
+
+    /// Ticks once and goes on.
+    fn ticked(mut self) -> Self {
+        self.assess();
+        self
+    }
+
+    fn decides(mut self) -> String {
+        let assessment = self.assess();
+        let sentence = sentence::of(&assessment, &self.policy);
+        assert!(!sentence.is_empty() && !sentence.ends_with('.'), "{sentence}");
+        words(&assessment.decision)
+    }
+}
+
+fn words(decision: &Decision) -> String {
+    let ids = |ids: &[ReplicaId]| ids.iter().map(|id| id.0.as_str()).collect::<Vec<_>>().join(",");
+    let what = match decision {
+        Decision::ScaleUp { to, .. } => format!(" {to}"),
+        Decision::Resume { replicas, .. } | Decision::Remove { replicas } => format!(" {}", ids(replicas)),
+        Decision::Drain { victims, .. } => format!(" {}", ids(victims)),
+        Decision::Hold { .. } => String::new(),
+    };
+    format!("{}{what}: {}", decision.as_str(), decision.reason())
+}
+
+#[test]
+fn up_has_a_row_for_every_reason() {
+    for reason in [
+        UpReason::Activation,
+        UpReason::TargetPerReplica,
+        UpReason::CallsWaiting,
+        UpReason::AtMin,
+        UpReason::AtMax,
+    ] {
+        let (target, expected) = match reason {
+            UpReason::Activation => (target(0, 10).ready(35), "scale_up 4: activation"),
+            UpReason::TargetPerReplica => (
+                target(0, 10).ready(34).fleet("R"),
+                "scale_up 4: target_per_replica",
+            ),
+            UpReason::CallsWaiting => (target(0, 10).calls(7), "scale_up 1: calls_waiting"),
+            UpReason::AtMin => (target(2, 10).ready(1), "scale_up 2: at_min"),
+            UpReason::AtMax => (target(0, 3).ready(500).fleet("R"), "scale_up 3: at_max"),
+        };
+        assert_eq!(target.decides(), expected);
+    }
+}
+
+#[test]
+fn down_has_a_row_for_every_reason() {
+    for reason in [
+        DownReason::CoolDownOver,
+        DownReason::TargetPerReplica,
+        DownReason::AtMax,
+    ] {
+        let (target, expected) = match reason {
+            DownReason::CoolDownOver => (
+                target(0, 10).fleet("rr").ticked().after(60),
+                "drain r0,r1: cool_down_over",
+            ),
+            DownReason::TargetPerReplica => (
+                target(0, 10).ready(5).fleet("rrr").ticked().after(60),
+                "drain r0,r1: target_per_replica",
+            ),
+            DownReason::AtMax => (target(0, 2).ready(500).fleet("rrrr"), "drain r0,r1: at_max"),
+        };
+        assert_eq!(target.decides(), expected);
+    }
+}
+
+#[test]
+fn hold_has_a_row_for_every_reason() {
+    for reason in [
+        HoldReason::NoChange,
+        HoldReason::AtMin,
+        HoldReason::AtMax,
+        HoldReason::CoolDown,
+        HoldReason::SampleUnknown,
+        HoldReason::FleetUnknown,
+        HoldReason::Starting,
+        HoldReason::DrainingBusy,
+        HoldReason::ReplicasBusy,
+    ] {
+        let target = match reason {
+            HoldReason::NoChange => target(0, 10).ready(15).fleet("RR"),
+            HoldReason::AtMin => target(0, 10),
+            HoldReason::AtMax => target(0, 2).ready(500).fleet("RR"),
+            HoldReason::CoolDown => target(0, 10).fleet("rrr"),
+            HoldReason::SampleUnknown => target(0, 10).queue_unknown().fleet("rrr").after(9999),
+            HoldReason::FleetUnknown => target(0, 10).ready(500).calls(1).fleet_unknown(),
+            HoldReason::Starting => target(0, 10).ready(15).fleet("Rs"),
+            HoldReason::DrainingBusy => target(0, 10).ready(5).fleet("RD"),
+            HoldReason::ReplicasBusy => target(0, 10).fleet("RRR").ticked().after(60),
+        };
+        assert_eq!(target.decides(), format!("hold: {}", reason.as_str()));
+    }
+}
+
+#[test]
+fn a_drained_replica_is_removed_and_a_busy_one_finishes_first() {
+    assert_eq!(target(0, 10).fleet("rdDd").decides(), "remove d1,d3: drained");
+    assert_eq!(
+        target(0, 10).fleet("rD").ready(2).decides(),
+        "hold: draining_busy"
+    );
+}
+
+#[test]
+fn a_busy_replica_is_never_a_victim() {
+    let target = target(0, 10).fleet("RrR?").ticked().after(COOL_DOWN);
+    assert_eq!(target.decides(), "drain r1: target_per_replica");
+}
+
+#[test]
+fn one_slow_message_and_an_empty_queue_keep_its_replica_for_ever() {
+    let mut target = target(0, 10).fleet("R").ticked();
+    for _ in 0..600 {
+        target = target.after(1);
+        assert_eq!(words(&target.assess().decision), "hold: no_change");
+    }
+}
+
+#[test]
+fn draining_replicas_come_back_before_new_ones_start() {
+    let target = target(0, 10).ready(35).fleet("rDd");
+    assert_eq!(target.decides(), "resume D1,d2: target_per_replica");
+}
+
+#[test]
+fn a_replica_that_cannot_come_back_is_replaced() {
+    let mut target = target(0, 10).ready(1).fleet("d");
+    assert_eq!(words(&target.assess().decision), "resume d0: activation");
+    target = target.after(1);
+    assert_eq!(words(&target.assess().decision), "scale_up 2: activation");
+    // At the maximum the new one has to wait until the old one is gone.
+    let full = self::target(0, 1).ready(1).fleet("D").ticked().after(1);
+    assert_eq!(full.decides(), "hold: draining_busy");
+}
+
+#[test]
+fn the_last_replica_that_drains_with_work_comes_back() {
+    assert_eq!(target(0, 10).fleet("D").decides(), "resume D0: activation");
+}
+
+#[test]
+fn an_unknown_queue_holds_but_calls_still_wake_from_zero() {
+    assert_eq!(
+        target(0, 10)
+            .queue_unknown()
+            .fleet("rrd")
+            .ticked()
+            .after(9999)
+            .decides(),
+        "hold: sample_unknown"
+    );
+    assert_eq!(
+        target(0, 10).queue_unknown().calls(3).decides(),
+        "scale_up 1: calls_waiting"
+    );
+    assert_eq!(target(2, 10).queue_unknown().decides(), "scale_up 2: at_min");
+}
+
+#[test]
+fn an_unknown_time_does_not_count_towards_the_cool_down() {
+    let back = target(0, 10)
+        .ready(15)
+        .fleet("rr")
+        .ticked()
+        .queue_unknown()
+        .after(300)
+        .ticked()
+        .ready(0);
+    assert_eq!(back.decides(), "hold: cool_down");
+}
+
+#[test]
+fn cool_down_counts_from_the_last_moment_of_demand() {
+    let mut target = target(0, 10)
+        .ready(1)
+        .fleet("R")
+        .ticked()
+        .after(1)
+        .ready(0)
+        .fleet("r");
+    for second in 1..=COOL_DOWN {
+        assert_eq!(
+            words(&target.assess().decision),
+            "hold: cool_down",
+            "second {second}"
+        );
+        target = target.after(1);
+    }
+    assert_eq!(target.decides(), "drain r0: cool_down_over");
+}
+
+#[test]
+fn a_message_between_two_samples_counts_as_demand() {
+    let mut target = target(0, 10)
+        .fleet("r")
+        .ticked()
+        .after(COOL_DOWN - 5)
+        .ticked()
+        .after(10);
+    // Nothing was ever seen ready or in flight, but the replica was at work seven seconds ago.
+    if let Ok(fleet) = &mut target.fleet {
+        fleet.replicas[0].idle_since = Some(target.start + Duration::from_secs(COOL_DOWN - 2));
+    }
+    assert_eq!(target.decides(), "hold: cool_down");
+}
+
+#[test]
+fn a_call_between_two_samples_counts_as_demand() {
+    let mut target = target(0, 10).fleet("r").ticked().after(COOL_DOWN - 5);
+    target.called = true;
+    target = target.ticked().after(10);
+    target.called = false;
+    assert_eq!(target.decides(), "hold: cool_down");
+}
+
+#[test]
+fn calls_keep_one_replica_and_a_queue_may_ask_for_more() {
+    assert_eq!(
+        target(0, 10).calls(40).fleet("r").ticked().after(9999).decides(),
+        "hold: no_change"
+    );
+    assert_eq!(
+        target(0, 10).calls(40).ready(15).fleet("r").decides(),
+        "scale_up 2: target_per_replica"
+    );
+}
+
+#[test]
+fn a_target_without_a_queue_lives_by_its_calls() {
+    let no_queue = |mut target: Target| {
+        target.queue = QueueSample::NoQueue;
+        target
+    };
+    assert_eq!(no_queue(target(0, 10)).decides(), "hold: at_min");
+    assert_eq!(
+        no_queue(target(0, 10).calls(1)).decides(),
+        "scale_up 1: calls_waiting"
+    );
+    assert_eq!(
+        no_queue(target(0, 10).fleet("r")).ticked().after(60).decides(),
+        "drain r0: cool_down_over"
+    );
+}
+
+#[test]
+fn no_cool_down_lets_them_go_at_once() {
+    let mut target = target(0, 10).ready(15).fleet("rr").ticked();
+    target.policy = Policy::try_new(0, 10, 10, Duration::ZERO).unwrap();
+    target.memory = Memory::new(&target.policy);
+    assert_eq!(target.ready(0).after(1).decides(), "drain r0,r1: cool_down_over");
+}
+
+#[test]
+fn decisions_are_told_in_sentences() {
+    let rows = [
+        (
+            target(0, 10).ready(35),
+            "starting 4 replicas, to 4: 35 messages ready at 10 a replica",
+        ),
+        (
+            target(0, 3).ready(1000).fleet("R"),
+            "starting 2 replicas, to 3: 1000 messages ready and 1 in flight at 10 a replica; max-replicas is 3",
+        ),
+        (target(0, 10).calls(1), "starting 1 replica, to 1: 1 call"),
+        (target(0, 10), "nothing to do, at min-replicas, which is 0"),
+        (
+            target(0, 10).queue_unknown().fleet("r"),
+            "holding at 1 replica: the broker is away",
+        ),
+        (
+            target(0, 10).fleet("rr").ticked().after(60),
+            "draining 2 replicas, to 0: nothing was to be done for the cool-down of 60s",
+        ),
+    ];
+    for (mut target, expected) in rows {
+        let assessment = target.assess();
+        assert_eq!(sentence::of(&assessment, &target.policy), expected);
+    }
+}
+
+#[test]
+fn sample_errors_are_sentences_that_name_the_queue() {
+    let queue = QueueName::new("orders");
+    let rows = [
+        (SampleError::QueueMissing(queue.clone()), "queue_missing", false),
+        (
+            SampleError::Refused {
+                queue: queue.clone(),
+                cause: "no".to_owned(),
+            },
+            "refused",
+            false,
+        ),
+        (
+            SampleError::TimedOut {
+                queue,
+                within: Duration::from_secs(1),
+            },
+            "timed_out",
+            true,
+        ),
+    ];
+    for (error, kind, is_transient) in rows {
+        assert!(error.to_string().contains("orders"), "{error}");
+        assert_eq!((error.kind(), error.is_transient()), (kind, is_transient));
+    }
+}

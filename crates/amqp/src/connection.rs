@@ -1,0 +1,152 @@
+//! Connections: TLS, heartbeat, frame size, name; and the moment at which one is lost.
+
+use crate::Error;
+use contract::broker::BrokerUrl;
+use futures_util::StreamExt;
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use lapin::{ConnectionProperties, Event};
+use std::fmt;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// The longest a connection may take, from the TCP handshake to `connection.open-ok`.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest a graceful close may take before the socket is simply dropped.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// A half-open socket is noticed after two of these. RabbitMQ advises 5 to 20 s.
+///
+/// Source: <https://www.rabbitmq.com/docs/heartbeats>.
+const HEARTBEAT_SECONDS: u16 = 10;
+/// Always said, because lapin otherwise grows its two ring buffers after the handshake and touches 8 MiB for it.
+/// 8192 is the least that RabbitMQ 4.1 and later accept; larger bodies are split into frames.
+const FRAME_MAX_BYTES: u32 = 32 * 1024;
+
+/// An open connection. Dropping it closes it.
+pub struct Connection {
+    inner: lapin::Connection,
+    state: watch::Receiver<State>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("state", &*self.state.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Open,
+    /// The broker reads no more publishes: a memory or disk alarm, with its reason.
+    Blocked(String),
+    Lost(String),
+}
+
+/// Opens a connection that RabbitMQ's own tools show as `name`. Never retries; its owner does.
+///
+/// # Errors
+/// [`Error::Unreachable`], [`Error::TimedOut`] after 10 s, [`Error::AccessRefused`] for a wrong user, password or
+/// vhost, [`Error::Tls`].
+pub async fn connect(broker: &BrokerUrl, name: &str) -> Result<Connection, Error> {
+    if broker.tls {
+        // The first component of the process to speak TLS chooses the provider; all choose the same.
+        let _already_chosen = rustls::crypto::aws_lc_rs::default_provider()
+            .install_default()
+            .is_err();
+    }
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let connecting = lapin::Connection::connect_uri(uri(broker), properties);
+    let inner = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+        .await
+        .map_err(|_elapsed| Error::TimedOut {
+            what: "the connection",
+            within: CONNECT_TIMEOUT,
+        })??;
+    let (sender, state) = watch::channel(State::Open);
+    let mut events = inner.events_listener();
+    // Ends with the connection: the stream does when lapin's last handle is dropped.
+    tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            let state = match event {
+                Event::ConnectionBlocked(reason) => State::Blocked(reason),
+                Event::ConnectionUnblocked => State::Open,
+                // lapin reports the end of a channel here too; the connection survives that.
+                Event::Error(error) if error.is_amqp_soft_error() => continue,
+                Event::Error(error) => State::Lost(Error::from(error).to_string()),
+                _ => continue,
+            };
+            let is_lost = matches!(state, State::Lost(_));
+            if sender.send(state).is_err() || is_lost {
+                return;
+            }
+        }
+    });
+    Ok(Connection { inner, state })
+}
+
+impl Connection {
+    /// Opens a channel.
+    ///
+    /// # Errors
+    /// When the connection is lost.
+    pub async fn create_channel(&self) -> Result<lapin::Channel, Error> {
+        Ok(self.inner.create_channel().await?)
+    }
+
+    /// Whether the connection can still be used.
+    pub fn is_open(&self) -> bool {
+        self.inner.status().connected()
+    }
+
+    /// Waits until the connection is lost and says why. Cancel safe.
+    pub async fn lost(&self) -> String {
+        let mut state = self.state.clone();
+        match state
+            .wait_for(|state| matches!(state, State::Lost(_)))
+            .await
+            .as_deref()
+        {
+            Ok(State::Lost(cause)) => cause.clone(),
+            _ => "the connection was closed".to_owned(),
+        }
+    }
+
+    /// Why the broker holds back publishes on this connection (an alarm), if it does.
+    pub fn blocked(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            State::Blocked(reason) => Some(reason.clone()),
+            State::Open | State::Lost(_) => None,
+        }
+    }
+
+    /// Closes gracefully within 3 s: what was written before is processed by the broker first.
+    pub async fn close(&self) {
+        // A connection that is lost already, or that does not answer, is dropped; the broker cleans up the same way.
+        let _closed = tokio::time::timeout(CLOSE_TIMEOUT, self.inner.close(200, "OK".into())).await;
+    }
+}
+
+fn uri(broker: &BrokerUrl) -> AMQPUri {
+    AMQPUri {
+        scheme: if broker.tls {
+            AMQPScheme::AMQPS
+        } else {
+            AMQPScheme::AMQP
+        },
+        authority: AMQPAuthority {
+            userinfo: AMQPUserInfo {
+                username: broker.username.clone(),
+                password: broker.password.reveal().to_owned(),
+            },
+            host: broker.host.clone(),
+            port: broker.port,
+        },
+        vhost: broker.vhost.clone(),
+        query: AMQPQueryString {
+            frame_max: Some(FRAME_MAX_BYTES),
+            heartbeat: Some(broker.heartbeat.unwrap_or(HEARTBEAT_SECONDS)),
+            ..AMQPQueryString::default()
+        },
+    }
+}

@@ -1,0 +1,14 @@
+//! One way to connect to RabbitMQ, to declare its topology and to publish with a confirm, shared by the components
+//! that speak AMQP 0-9-1, so that each of their traps is stepped around in one place.
+//!
+//! Nothing here recovers by itself: a connection that is lost stays lost, its owner opens a new one. Only so can the
+//! owner know that delivery tags of the old one are void (ADR 0002).
+
+mod connection;
+mod error;
+mod publisher;
+pub mod topology;
+
+pub use connection::{Connection, connect};
+pub use error::Error;
+pub use publisher::{PublishError, Publisher};

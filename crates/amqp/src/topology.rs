@@ -1,0 +1,127 @@
+//! Queues: made when they are missing, used as they are when they exist, and looked at for settings that lose
+//! messages.
+//!
+//! A queue that exists is never declared with other arguments in earnest. What it was declared with is found out by
+//! asking: a declare that differs is refused with a text that names one difference (`PRECONDITION_FAILED -
+//! inequivalent arg …`), so each refusal teaches one argument, until a declare that differs in nothing is accepted
+//! and changes nothing. Arguments that a policy sets are not visible this way.
+
+mod inspect;
+mod plan;
+
+pub use inspect::{Observed, Risk};
+pub use plan::{QueuePlan, RETRY_QUEUE_SPARE};
+
+use crate::{Connection, Error};
+use lapin::Channel;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+
+/// What [`ensure_queue`] found or did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ensured {
+    /// Whether the queue was missing and has been made.
+    pub created: bool,
+    /// Settings of a queue that existed already with which messages can be lost.
+    pub risks: Vec<Risk>,
+}
+
+/// Makes the queue of `plan` unless there is one of that name; looks at the one that is there.
+///
+/// Two callers at once are fine: both declare the same.
+///
+/// # Errors
+/// [`Error::AccessRefused`] without the right to configure a missing queue, [`Error::Locked`] when another connection
+/// owns it exclusively, and whatever befalls the connection.
+pub async fn ensure_queue(connection: &Connection, plan: &QueuePlan) -> Result<Ensured, Error> {
+    match passive_declare(&connection.create_channel().await?, plan.name()).await {
+        Ok(()) => {
+            let risks = if plan.is_worth_inspecting() {
+                inspect_queue(connection, plan).await?
+            } else {
+                Vec::new()
+            };
+            Ok(Ensured {
+                created: false,
+                risks,
+            })
+        }
+        // The refusal has closed that channel.
+        Err(Error::NotFound(_)) => {
+            declare_queue(connection, plan).await?;
+            Ok(Ensured {
+                created: true,
+                risks: Vec::new(),
+            })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Declares a queue as planned, whether or not it is there; renews the lease of one that expires.
+///
+/// # Errors
+/// [`Error::Precondition`] when it is there with other arguments, and those of [`ensure_queue`].
+pub async fn declare_queue(connection: &Connection, plan: &QueuePlan) -> Result<(), Error> {
+    let channel = connection.create_channel().await?;
+    declare(&channel, plan.name(), &Observed::default(), plan.arguments()).await?;
+    close(&channel).await;
+    Ok(())
+}
+
+async fn passive_declare(channel: &Channel, name: &str) -> Result<(), Error> {
+    let options = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    channel
+        .queue_declare(name.into(), options, FieldTable::default())
+        .await?;
+    close(channel).await;
+    Ok(())
+}
+
+/// Learns how a queue was declared, one refusal at a time.
+async fn inspect_queue(connection: &Connection, plan: &QueuePlan) -> Result<Vec<Risk>, Error> {
+    let mut observed = Observed::default();
+    // Every round learns one of a dozen arguments; a text that teaches nothing ends it.
+    for _ in 0..inspect::ARGUMENTS {
+        let channel = connection.create_channel().await?;
+        let refusal = match declare(
+            &channel,
+            plan.name(),
+            &observed,
+            observed.arguments_like(&plan.arguments()),
+        )
+        .await
+        {
+            Ok(()) => {
+                close(&channel).await;
+                break;
+            }
+            Err(Error::Precondition(text)) => text,
+            // Without the right to configure, a queue can be used but not looked at.
+            Err(Error::AccessRefused(_)) => break,
+            Err(error) => return Err(error),
+        };
+        if !observed.learn(&refusal) {
+            break;
+        }
+    }
+    Ok(observed.risks())
+}
+
+async fn declare(channel: &Channel, name: &str, like: &Observed, arguments: FieldTable) -> Result<(), Error> {
+    let options = QueueDeclareOptions {
+        durable: like.durable,
+        auto_delete: like.auto_delete,
+        ..QueueDeclareOptions::default()
+    };
+    channel.queue_declare(name.into(), options, arguments).await?;
+    Ok(())
+}
+
+async fn close(channel: &Channel) {
+    // A channel that cannot be closed is gone already.
+    let _closed = channel.close(200, "OK".into()).await;
+}

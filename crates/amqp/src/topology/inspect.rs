@@ -1,0 +1,298 @@
+//! Reading a queue's arguments out of the broker's refusals, and which of them lose messages. Pure.
+
+use lapin::types::{AMQPValue, FieldTable};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// More rounds of questions than there are arguments that a broker compares.
+pub(super) const ARGUMENTS: usize = 16;
+
+/// How a queue was declared, as far as is known. Begins as what we would have declared ourselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    pub(super) durable: bool,
+    pub(super) auto_delete: bool,
+    /// Arguments that differ from ours; `None` = the queue was declared without it.
+    arguments: BTreeMap<String, Option<Argument>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Argument {
+    value: String,
+    /// RabbitMQ's name of the AMQP type; it says none for text in some versions.
+    kind: String,
+}
+
+impl Default for Observed {
+    fn default() -> Self {
+        Self {
+            durable: true,
+            auto_delete: false,
+            arguments: BTreeMap::new(),
+        }
+    }
+}
+
+impl Observed {
+    /// Takes in one refusal, such as `PRECONDITION_FAILED - inequivalent arg 'x-message-ttl' for queue 'q' in vhost
+    /// '/': received none but current is the value '1000' of type 'signedint'`. Returns whether it taught anything.
+    pub(super) fn learn(&mut self, refusal: &str) -> bool {
+        let Some((name, current)) = parse(refusal) else {
+            return false;
+        };
+        match (name, &current) {
+            ("durable", Some(argument)) => {
+                std::mem::replace(&mut self.durable, argument.value == "true") != self.durable
+            }
+            ("auto_delete", Some(argument)) => {
+                std::mem::replace(&mut self.auto_delete, argument.value == "true") != self.auto_delete
+            }
+            _ => self.arguments.insert(name.to_owned(), current.clone()) != Some(current),
+        }
+    }
+
+    /// Our own arguments with everything replaced that is known to differ.
+    pub(super) fn arguments_like(&self, ours: &FieldTable) -> FieldTable {
+        let mut table = ours.inner().clone();
+        for (name, argument) in &self.arguments {
+            match argument.as_ref().map(Argument::to_amqp) {
+                Some(value) => table.insert(name.as_str().into(), value),
+                None => table.remove(name.as_str()),
+            };
+        }
+        table.into()
+    }
+
+    /// What in it loses messages.
+    pub fn risks(&self) -> Vec<Risk> {
+        let value = |name: &str| {
+            self.arguments
+                .get(name)
+                .and_then(Option::as_ref)
+                .map(|argument| argument.value.clone())
+        };
+        let differs = |name: &str| self.arguments.contains_key(name);
+        let mut risks = Vec::new();
+        if !self.durable {
+            risks.push(Risk::Transient);
+        }
+        if self.auto_delete {
+            risks.push(Risk::AutoDelete);
+        }
+        if let Some(ttl) = value("x-expires") {
+            risks.push(Risk::Expires(ttl));
+        }
+        if let Some(ttl) = value("x-message-ttl") {
+            risks.push(Risk::MessageTtl(ttl));
+        }
+        let bounded = value("x-max-length").or_else(|| value("x-max-length-bytes"));
+        // Where nothing was said about overflow, a worker queue of ours would differ (reject-publish).
+        if let Some(limit) = bounded
+            && (differs("x-overflow") && value("x-overflow").is_none_or(|overflow| overflow == "drop-head"))
+        {
+            risks.push(Risk::DropsHead(limit));
+        }
+        if differs("x-dead-letter-exchange") && value("x-dead-letter-exchange").is_none() {
+            risks.push(Risk::NoDeadLetter);
+        } else if differs("x-dead-letter-strategy") {
+            risks.push(Risk::DeadLettersAtMostOnce);
+        }
+        if differs("x-queue-type") {
+            risks.push(Risk::NotReplicated);
+        }
+        risks
+    }
+}
+
+impl Argument {
+    fn to_amqp(&self) -> AMQPValue {
+        let number = self.value.parse::<i64>();
+        match (self.kind.as_str(), number) {
+            ("bool", _) => AMQPValue::Boolean(self.value == "true"),
+            ("longstr" | "", _) | (_, Err(_)) => AMQPValue::LongString(self.value.as_str().into()),
+            (_, Ok(number)) => AMQPValue::LongLongInt(number),
+        }
+    }
+}
+
+/// The name of the argument and what the queue has: `received X but current is (none | 'v' | the value 'v' of type
+/// 't')`.
+fn parse(refusal: &str) -> Option<(&str, Option<Argument>)> {
+    let (_, rest) = refusal.split_once("inequivalent arg '")?;
+    let (name, rest) = rest.split_once('\'')?;
+    let (_, current) = rest.rsplit_once("but current is ")?;
+    if current.trim_start().starts_with("none") {
+        return Some((name, None));
+    }
+    let mut quoted = current.split('\'').skip(1).step_by(2);
+    let value = quoted.next()?.to_owned();
+    let kind = quoted.next().unwrap_or_default().to_owned();
+    Some((name, Some(Argument { value, kind })))
+}
+
+/// A setting of a queue with which messages can be lost. `Display` is a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Risk {
+    /// `durable: false`.
+    Transient,
+    /// `auto-delete: true`.
+    AutoDelete,
+    /// `x-expires`, in ms.
+    Expires(String),
+    /// `x-message-ttl`, in ms.
+    MessageTtl(String),
+    /// A length limit with `overflow: drop-head`, RabbitMQ's default.
+    DropsHead(String),
+    /// No `x-dead-letter-exchange`.
+    NoDeadLetter,
+    /// Dead-lettering without the at-least-once strategy.
+    DeadLettersAtMostOnce,
+    /// A classic queue lives on one node.
+    NotReplicated,
+}
+
+impl Risk {
+    /// A stable word for labels and tests.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::AutoDelete => "auto_delete",
+            Self::Expires(_) => "expires",
+            Self::MessageTtl(_) => "message_ttl",
+            Self::DropsHead(_) => "drops_head",
+            Self::NoDeadLetter => "no_dead_letter",
+            Self::DeadLettersAtMostOnce => "dead_letters_at_most_once",
+            Self::NotReplicated => "not_replicated",
+        }
+    }
+}
+
+impl fmt::Display for Risk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transient => f.write_str("it is not durable: a restart of the broker deletes it with its messages"),
+            Self::AutoDelete => f.write_str(
+                "it is auto-delete: it is deleted with its messages when its last consumer leaves, which is what \
+                 scaling to zero does",
+            ),
+            Self::Expires(ttl) => write!(
+                f,
+                "x-expires={ttl} ms: it is deleted with its messages after that long without a consumer, which is \
+                 what scaling to zero means"
+            ),
+            Self::MessageTtl(ttl) => {
+                write!(f, "x-message-ttl={ttl} ms: messages that wait longer, also while scaled to zero, are given up")
+            }
+            Self::DropsHead(limit) => {
+                write!(f, "length limit {limit} with overflow drop-head: when it is full its oldest messages are dropped")
+            }
+            Self::NoDeadLetter => {
+                f.write_str("it has no x-dead-letter-exchange: messages that the broker itself gives up are dropped")
+            }
+            Self::DeadLettersAtMostOnce => f.write_str(
+                "it dead-letters at most once: what the broker itself dead-letters can be lost on the way",
+            ),
+            Self::NotReplicated => f.write_str("it is not a quorum queue: its messages are on one node only"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn observed(refusals: &[&str]) -> Observed {
+        let mut observed = Observed::default();
+        for refusal in refusals {
+            assert!(observed.learn(refusal), "{refusal} taught nothing");
+            assert!(!observed.learn(refusal), "{refusal} taught something twice");
+        }
+        observed
+    }
+
+    fn words(observed: &Observed) -> Vec<&'static str> {
+        observed.risks().iter().map(Risk::as_str).collect()
+    }
+
+    #[test]
+    fn a_queue_like_ours_has_no_risk() {
+        assert!(Observed::default().risks().is_empty());
+    }
+
+    #[test]
+    fn every_risk_is_read_from_a_refusal() {
+        let cases: &[(&str, &[&str])] = &[
+            (
+                "inequivalent arg 'durable' for queue 'q' in vhost '/': received 'true' but current is 'false'",
+                &["transient"],
+            ),
+            (
+                "inequivalent arg 'auto_delete' for queue 'q' in vhost '/': received 'false' but current is 'true'",
+                &["auto_delete"],
+            ),
+            (
+                "inequivalent arg 'x-expires' for queue 'q' in vhost '/': received none but current is the value '60000' of type 'signedint'",
+                &["expires"],
+            ),
+            (
+                "inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': received none but current is the value '1000' of type 'long'",
+                &["message_ttl"],
+            ),
+            (
+                "inequivalent arg 'x-dead-letter-exchange' for queue 'it''s' in vhost '/': received the value '' of type 'longstr' but current is none",
+                &["no_dead_letter"],
+            ),
+            (
+                "inequivalent arg 'x-dead-letter-strategy' for queue 'q' in vhost '/': received the value 'at-least-once' of type 'longstr' but current is none",
+                &["dead_letters_at_most_once"],
+            ),
+            (
+                "inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received 'quorum' but current is 'classic'",
+                &["not_replicated"],
+            ),
+        ];
+        for (refusal, expected) in cases {
+            assert_eq!(words(&observed(&[refusal])), *expected, "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_length_limit_is_a_risk_only_when_the_head_is_dropped() {
+        let limit = "inequivalent arg 'x-max-length' for queue 'q' in vhost '/': received none but current is the value '5' of type 'signedint'";
+        let overflow = "inequivalent arg 'x-overflow' for queue 'q' in vhost '/': received the value 'reject-publish' of type 'longstr' but current is none";
+        assert!(words(&observed(&[limit])).is_empty());
+        assert_eq!(words(&observed(&[limit, overflow])), ["drops_head"]);
+    }
+
+    #[test]
+    fn learned_arguments_replace_ours_with_their_type() {
+        let observed = observed(&[
+            "inequivalent arg 'x-message-ttl' for queue 'q' in vhost '/': received none but current is the value '1000' of type 'signedint'",
+            "inequivalent arg 'x-overflow' for queue 'q' in vhost '/': received the value 'reject-publish' of type 'longstr' but current is none",
+        ]);
+        let mut ours = FieldTable::default();
+        ours.insert(
+            "x-overflow".into(),
+            AMQPValue::LongString("reject-publish".into()),
+        );
+        let like = observed.arguments_like(&ours);
+        assert_eq!(
+            like.inner().get("x-message-ttl"),
+            Some(&AMQPValue::LongLongInt(1000))
+        );
+        assert_eq!(like.inner().get("x-overflow"), None);
+    }
+
+    #[test]
+    fn other_refusals_teach_nothing() {
+        for text in [
+            "",
+            "PRECONDITION_FAILED",
+            "inequivalent arg",
+            "inequivalent arg 'x' for queue",
+            "ACCESS_REFUSED - no",
+        ] {
+            assert!(!Observed::default().learn(text), "{text}");
+        }
+    }
+}

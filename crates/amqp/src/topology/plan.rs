@@ -1,0 +1,99 @@
+//! How the queues that we make are declared.
+
+use contract::names;
+use lapin::types::{AMQPValue, FieldTable};
+use std::time::Duration;
+
+/// How much longer than its delay a retry queue lives after it was last declared. `x-expires` deletes a queue with
+/// what is in it, so whoever publishes to one declares it again well before that.
+///
+/// Source: <https://www.rabbitmq.com/docs/ttl#queue-ttl>.
+pub const RETRY_QUEUE_SPARE: Duration = Duration::from_secs(3600);
+
+/// A queue that must be there.
+///
+/// All are durable quorum queues: they survive a node, keep order, and can dead-letter at least once. That needs
+/// `overflow: reject-publish`, so that a full target pushes back instead of dropping
+/// (<https://www.rabbitmq.com/docs/quorum-queues#dead-lettering>).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuePlan {
+    name: String,
+    purpose: Purpose,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Purpose {
+    Worker { dead_letter: String },
+    DeadLetter,
+    Retry { queue: String, delay: Duration },
+}
+
+impl QueuePlan {
+    /// The queue that a worker takes its messages from, and where the broker itself puts those that it gives up.
+    pub fn worker(name: impl Into<String>, dead_letter: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            purpose: Purpose::Worker {
+                dead_letter: dead_letter.into(),
+            },
+        }
+    }
+
+    /// Where messages end that no attempt can help.
+    pub fn dead_letter(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            purpose: Purpose::DeadLetter,
+        }
+    }
+
+    /// Holds messages for `delay` (whole milliseconds) and gives them back to `queue`. One queue a delay, because
+    /// messages expire only at the head of a queue.
+    pub fn retry(queue: impl Into<String>, delay: Duration) -> Self {
+        let queue = queue.into();
+        Self {
+            name: names::retry_queue(&queue, delay),
+            purpose: Purpose::Retry { queue, delay },
+        }
+    }
+
+    /// The queue's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Only queues that a user may have made can hold surprises.
+    pub(super) fn is_worth_inspecting(&self) -> bool {
+        !matches!(self.purpose, Purpose::Retry { .. })
+    }
+
+    pub(super) fn arguments(&self) -> FieldTable {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), text("quorum"));
+        match &self.purpose {
+            Purpose::Worker { dead_letter } => dead_letter_to(&mut arguments, dead_letter),
+            Purpose::DeadLetter => {}
+            Purpose::Retry { queue, delay } => {
+                dead_letter_to(&mut arguments, queue);
+                arguments.insert("x-message-ttl".into(), milliseconds(*delay));
+                arguments.insert("x-expires".into(), milliseconds(*delay + RETRY_QUEUE_SPARE));
+            }
+        }
+        arguments
+    }
+}
+
+fn dead_letter_to(arguments: &mut FieldTable, queue: &str) {
+    arguments.insert("x-dead-letter-exchange".into(), text(""));
+    arguments.insert("x-dead-letter-routing-key".into(), text(queue));
+    arguments.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+    arguments.insert("x-overflow".into(), text("reject-publish"));
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
+}
+
+fn milliseconds(duration: Duration) -> AMQPValue {
+    AMQPValue::LongLongInt(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+}

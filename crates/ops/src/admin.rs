@@ -1,0 +1,232 @@
+//! The admin server: a handful of small answers on a port of their own, served until the very end of a drain so that
+//! probes and `/metrics` keep answering.
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// A client that has not sent its request head by then is cut off, so that idle sockets cannot pile up.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a stop leaves to answers that are being written.
+const CLOSING_TIME: Duration = Duration::from_millis(500);
+
+/// A request to the admin port. Bodies are ignored: nothing here takes one.
+#[derive(Debug, Clone)]
+pub struct AdminRequest {
+    /// The HTTP method.
+    pub method: Method,
+    /// The path without the query, `/status`.
+    pub path: String,
+    /// The query without `?`; empty when there is none.
+    pub query: String,
+    /// Who asks. State-changing endpoints may be for loopback only.
+    pub peer: SocketAddr,
+}
+
+/// An answer of the admin port.
+#[derive(Debug, Clone)]
+pub struct AdminResponse {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The media type of `body`.
+    pub content_type: &'static str,
+    /// The whole body.
+    pub body: String,
+}
+
+impl AdminResponse {
+    /// Plain text; a line feed is added.
+    pub fn text(status: StatusCode, body: impl AsRef<str>) -> Self {
+        Self {
+            status,
+            content_type: "text/plain; charset=utf-8",
+            body: format!("{}\n", body.as_ref()),
+        }
+    }
+
+    /// A JSON document.
+    pub fn json(status: StatusCode, body: &serde_json::Value) -> Self {
+        Self {
+            status,
+            content_type: "application/json",
+            body: format!("{body}\n"),
+        }
+    }
+
+    /// Metrics in the Prometheus text format.
+    pub fn metrics(page: String) -> Self {
+        Self {
+            status: StatusCode::OK,
+            content_type: "text/plain; version=0.0.4; charset=utf-8",
+            body: page,
+        }
+    }
+
+    /// 404 with the paths that exist.
+    pub fn not_found(known: &str) -> Self {
+        Self::text(StatusCode::NOT_FOUND, format!("no such path; there is {known}"))
+    }
+}
+
+/// A bound admin port that does not answer yet.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+}
+
+/// Binds the admin port; port 0 chooses a free one.
+///
+/// # Errors
+/// When the address cannot be bound, a sentence that names it.
+pub async fn bind(address: SocketAddr) -> io::Result<Bound> {
+    let listener = TcpListener::bind(address).await.map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("admin address {address} cannot be bound: {error}"),
+        )
+    })?;
+    Ok(Bound { listener })
+}
+
+impl Bound {
+    /// The address that was bound.
+    ///
+    /// # Errors
+    /// When the operating system does not tell.
+    pub fn addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers until `stop`, then closes within half a second.
+    pub async fn serve<F, A>(self, handler: F, stop: CancellationToken)
+    where
+        F: Fn(AdminRequest) -> A + Clone + Send + Sync + 'static,
+        A: Future<Output = AdminResponse> + Send + 'static,
+    {
+        let connections = TaskTracker::new();
+        loop {
+            // Accepting is cancel safe.
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            // Out of file descriptors, or the client went away: the next one may do better.
+            let Ok((stream, peer)) = accepted else {
+                tokio::task::yield_now().await;
+                continue;
+            };
+            let (handler, stop) = (handler.clone(), stop.clone());
+            connections.spawn(async move {
+                let service = service_fn(move |request| answer(handler.clone(), request, peer));
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD_TIMEOUT)
+                    .serve_connection(TokioIo::new(stream), service);
+                tokio::pin!(connection);
+                tokio::select! {
+                    // A client's protocol error concerns that client alone.
+                    _ = connection.as_mut() => return,
+                    () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
+                }
+                let _closed = tokio::time::timeout(CLOSING_TIME, connection).await;
+            });
+        }
+        connections.close();
+        connections.wait().await;
+    }
+}
+
+async fn answer<F, A>(
+    handler: F,
+    request: http::Request<Incoming>,
+    peer: SocketAddr,
+) -> Result<Response<Full<Bytes>>, Infallible>
+where
+    F: Fn(AdminRequest) -> A,
+    A: Future<Output = AdminResponse>,
+{
+    let is_head = request.method() == Method::HEAD;
+    let answer = handler(AdminRequest {
+        method: if is_head {
+            Method::GET
+        } else {
+            request.method().clone()
+        },
+        path: request.uri().path().to_owned(),
+        query: request.uri().query().unwrap_or_default().to_owned(),
+        peer,
+    })
+    .await;
+    let mut response = Response::new(Full::from(answer.body));
+    *response.status_mut() = answer.status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(answer.content_type),
+    );
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    async fn exchange(address: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn answers_until_stopped_and_then_closes() {
+        let bound = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = bound.addr().unwrap();
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(bound.serve(
+            |request| async move {
+                AdminResponse::text(StatusCode::OK, format!("{} {}", request.method, request.path))
+            },
+            stop.clone(),
+        ));
+        let answer = exchange(
+            address,
+            "GET /healthz?x=1 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+        )
+        .await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("GET /healthz\n"),
+            "{answer}"
+        );
+        let refused = exchange(address, "nonsense\r\n\r\n").await;
+        assert!(refused.starts_with("HTTP/1.1 400"), "{refused}");
+        let _idle = TcpStream::connect(address).await.unwrap();
+        stop.cancel();
+        tokio::time::timeout(Duration::from_secs(5), server)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_taken_address_is_named() {
+        let bound = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = bound.addr().unwrap();
+        let error = bind(address).await.unwrap_err();
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
+}

@@ -1,0 +1,70 @@
+//! Logs on standard error.
+
+use std::io::{self, IsTerminal};
+use tracing_subscriber::EnvFilter;
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people: text, coloured on a terminal.
+    #[default]
+    Text,
+    /// For log collectors: one JSON object a line.
+    Json,
+}
+
+/// Begins logging to standard error. `filter` has the syntax of tracing-subscriber's `EnvFilter` (`info`,
+/// `sidecar=debug,info`); a second call in the same process changes nothing.
+///
+/// # Errors
+/// One sentence when `filter` cannot be read.
+pub fn init(format: LogFormat, filter: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(with_quiet_libraries(filter)).map_err(|error| {
+        format!("log filter {filter:?} is not understood ({error}); try \"info\" or \"sidecar=debug,info\"")
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    // Not being the first to install a subscriber is no error: tests run many components in one process.
+    let _already_installed = match format {
+        LogFormat::Text => builder
+            .with_ansi(io::stderr().is_terminal())
+            .with_target(false)
+            .try_init()
+            .is_err(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init().is_err(),
+    };
+    Ok(())
+}
+
+/// Libraries that log errors which they also return. We report those once, at a change; a library reports each try.
+const QUIET: [&str; 1] = ["lapin"];
+
+/// The filter with those libraries silenced, unless it names them.
+fn with_quiet_libraries(filter: &str) -> String {
+    let silenced = QUIET
+        .into_iter()
+        .filter(|library| !filter.contains(library))
+        .map(|library| format!("{library}=off"));
+    std::iter::once(filter.to_owned())
+        .chain(silenced)
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_filter_is_named_in_a_sentence() {
+        let sentence = init(LogFormat::Text, "side car=loud").unwrap_err();
+        assert!(sentence.contains("side car=loud"), "{sentence}");
+    }
+
+    #[test]
+    fn libraries_are_silenced_unless_they_are_named() {
+        assert_eq!(with_quiet_libraries("info"), "info,lapin=off");
+        assert_eq!(with_quiet_libraries("info,lapin=debug"), "info,lapin=debug");
+    }
+}

@@ -1,0 +1,49 @@
+//! For tests only: a real broker of our own, workers, publishers, waiting on conditions.
+//!
+//! | need | use |
+//! |---|---|
+//! | a RabbitMQ that all tests of a process share | [`broker()`] with queue names from [`unique`] |
+//! | a RabbitMQ to stop, to kill, to cut off | [`Broker::start`] |
+//! | to publish, to look at queues | [`Amqp`], usually from [`Broker::amqp`] |
+//! | a worker with scripted answers that records every request | [`worker::Worker`] |
+//! | a program under test, its output and its signals | [`process::Process`] |
+//! | to wait until something is so | [`wait::until`] |
+//! | to call over HTTP | [`http`] |
+//! | to read what was logged | [`logs::capture`] |
+//!
+//! Everything listens on the loopback address only, on ports of its own, and nothing is left behind when the test
+//! process ends, however it ends.
+//!
+//! Functions of this crate panic with a sentence where a test could only fail anyway; those that a test may want
+//! to fail return a `Result`.
+
+mod amqp;
+mod broker;
+pub mod http;
+pub mod logs;
+pub mod process;
+pub mod wait;
+pub mod worker;
+
+pub use amqp::{Amqp, Message, table, text};
+pub use broker::{Broker, SHARED_DIR, SHARED_URL, StartError, broker};
+
+/// A name that no other test uses, of the form `<stem>-<12 hexadecimal digits>`.
+///
+/// Queues live on a broker that many tests share, also tests of other processes.
+pub fn unique(stem: &str) -> String {
+    format!("{stem}-{:012x}", fastrand::u64(..) & 0xffff_ffff_ffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unique;
+
+    #[test]
+    fn names_differ_and_keep_their_stem() {
+        let (a, b) = (unique("orders"), unique("orders"));
+        assert_ne!(a, b);
+        assert!(a.starts_with("orders-"), "{a}");
+        assert_eq!(a.len(), "orders-".len() + 12);
+    }
+}

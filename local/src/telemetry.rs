@@ -1,0 +1,70 @@
+//! Our own log lines, above the live status lines.
+
+use crate::display::Screen;
+use std::io::{self, IsTerminal, Write};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Begins logging to `screen`. `filter` has the syntax of tracing-subscriber's `EnvFilter`. A second call in the same
+/// process changes nothing.
+///
+/// # Errors
+/// One sentence when `filter` cannot be read.
+pub(crate) fn init(screen: &Screen, filter: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| {
+        format!("KUBEDAEMON_LOG={filter}: {error}; accepted is a level such as info, or sidecar=debug,info")
+    })?;
+    let _already_installed = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(Notes {
+            screen: screen.clone(),
+        })
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .try_init()
+        .is_err();
+    Ok(())
+}
+
+struct Notes {
+    screen: Screen,
+}
+
+impl<'a> MakeWriter<'a> for Notes {
+    type Writer = Note;
+
+    fn make_writer(&'a self) -> Note {
+        Note {
+            screen: self.screen.clone(),
+            line: Vec::new(),
+        }
+    }
+}
+
+/// One log line; shown when it is dropped.
+struct Note {
+    screen: Screen,
+    line: Vec<u8>,
+}
+
+impl Write for Note {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        let line = String::from_utf8_lossy(&self.line);
+        let line = line.trim_end();
+        if !line.is_empty() {
+            self.screen.note(line);
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Between AMQP properties and the domain's message, in both directions.
+
+use crate::domain::delivery::{History, Message};
+use crate::domain::settlement::{Copy, Value};
+use bytes::Bytes;
+use contract::headers;
+use lapin::BasicProperties;
+use lapin::message::Delivery;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use std::time::Duration;
+
+/// `delivery-mode: persistent`.
+const PERSISTENT: u8 = 2;
+/// Our own headers, which the worker gets in another form.
+const OURS: &str = "x-kubedaemon-";
+/// Headers that the broker itself writes.
+const BROKERS: [&str; 9] = [
+    "x-death",
+    "x-first-death-exchange",
+    "x-first-death-queue",
+    "x-first-death-reason",
+    "x-last-death-exchange",
+    "x-last-death-queue",
+    "x-last-death-reason",
+    "x-delivery-count",
+    "x-acquired-count",
+];
+/// A header by which the broker routes a message to further queues; on a copy it would do so again.
+const CC: &str = "CC";
+
+/// What a copy of a message is made of.
+#[derive(Debug, Clone)]
+pub struct Original {
+    properties: BasicProperties,
+    /// The body, byte for byte.
+    pub body: Bytes,
+}
+
+/// Takes a delivery apart: the tag, the message as the worker sees it, and the original for copies.
+pub(super) fn take_apart(delivery: Delivery) -> (u64, Message, Original) {
+    let Delivery {
+        delivery_tag,
+        exchange,
+        routing_key,
+        redelivered,
+        properties,
+        data,
+        ..
+    } = delivery;
+    let body = Bytes::from(data);
+    let none = FieldTable::default();
+    let table = properties.headers().as_ref().unwrap_or(&none);
+    let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
+    let ours = |name: &str| table.inner().get(name).map(as_text);
+    let message = Message {
+        body: body.clone(),
+        content_type: text(properties.content_type()),
+        content_encoding: text(properties.content_encoding()),
+        message_id: text(properties.message_id()),
+        correlation_id: text(properties.correlation_id()),
+        reply_to: text(properties.reply_to()),
+        kind: text(properties.kind()),
+        app_id: text(properties.app_id()),
+        user_id: text(properties.user_id()).or_else(|| ours(headers::USER_ID)),
+        priority: *properties.priority(),
+        expiration: text(properties.expiration()).or_else(|| ours(headers::EXPIRATION)),
+        timestamp: *properties.timestamp(),
+        headers: application_headers(table),
+        exchange: ours(headers::EXCHANGE).unwrap_or_else(|| exchange.to_string()),
+        routing_key: ours(headers::ROUTING_KEY).unwrap_or_else(|| routing_key.to_string()),
+        redelivered,
+        history: history(table),
+    };
+    (delivery_tag, message, Original { properties, body })
+}
+
+fn application_headers(table: &FieldTable) -> Vec<(String, String)> {
+    table
+        .into_iter()
+        .filter(|(name, _)| !name.as_str().starts_with(OURS) && !BROKERS.contains(&name.as_str()))
+        .map(|(name, value)| (name.to_string(), as_text(value)))
+        .collect()
+}
+
+fn history(table: &FieldTable) -> History {
+    let number = |name: &str| table.inner().get(name).and_then(as_number);
+    let count = |name| {
+        number(name)
+            .and_then(|number| u32::try_from(number).ok())
+            .unwrap_or(0)
+    };
+    let journal = match table.inner().get(headers::JOURNAL) {
+        Some(AMQPValue::FieldArray(lines)) => lines.as_slice().iter().map(as_text).collect(),
+        _ => Vec::new(),
+    };
+    History {
+        attempts: count(headers::ATTEMPTS),
+        first_seen: number(headers::FIRST_SEEN)
+            .and_then(|number| u64::try_from(number).ok())
+            .map(Duration::from_millis),
+        crashes: count(headers::CRASHES),
+        journal,
+    }
+}
+
+/// The properties of a copy: everything of the original but what the broker would act on again.
+pub(super) fn of_copy(original: &Original, copy: &Copy, message_id: &str) -> BasicProperties {
+    let old = &original.properties;
+    let mut table = old.headers().clone().unwrap_or_default();
+    set_aside(&mut table, old);
+    for (name, value) in &copy.set {
+        table.insert((*name).into(), to_amqp(value));
+    }
+    let mut new = BasicProperties::default()
+        .with_delivery_mode(PERSISTENT)
+        .with_message_id(message_id.into())
+        .with_headers(table);
+    macro_rules! keep {
+        ($($getter:ident => $setter:ident),+) => {
+            $(if let Some(value) = old.$getter().clone() { new = new.$setter(value); })+
+        };
+    }
+    keep!(
+        content_type => with_content_type, content_encoding => with_content_encoding, priority => with_priority,
+        correlation_id => with_correlation_id, reply_to => with_reply_to, timestamp => with_timestamp,
+        kind => with_type, app_id => with_app_id, cluster_id => with_cluster_id
+    );
+    new
+}
+
+/// Moves what the broker would act on to headers of ours: `expiration` would cut the delay short, a `user-id` that is
+/// not this connection's user closes the channel, `CC` routes again, and `x-death` lets the broker take a retry for a
+/// dead-letter cycle, which it drops without a word.
+fn set_aside(table: &mut FieldTable, old: &BasicProperties) {
+    let mut entries = table.inner().clone();
+    if let Some(expiration) = old.expiration() {
+        entries.insert(headers::EXPIRATION.into(), long_text(expiration.as_str()));
+    }
+    if let Some(user_id) = old.user_id() {
+        entries.insert(headers::USER_ID.into(), long_text(user_id.as_str()));
+    }
+    if let Some(cc) = entries.remove(CC) {
+        entries.insert(headers::CC.into(), cc);
+    }
+    let is_first_copy = !entries.contains_key(headers::ATTEMPTS);
+    for name in BROKERS {
+        let value = entries.remove(name);
+        // Later ones tell only of our own retry queues.
+        if let (Some(value), "x-death", true) = (value, name, is_first_copy) {
+            entries.insert(headers::DEATH.into(), value);
+        }
+    }
+    *table = entries.into();
+}
+
+fn to_amqp(value: &Value) -> AMQPValue {
+    match value {
+        Value::Text(text) => long_text(text),
+        Value::Number(number) => AMQPValue::LongLongInt(*number),
+        Value::Lines(lines) => AMQPValue::FieldArray(
+            lines
+                .iter()
+                .map(|line| long_text(line))
+                .collect::<Vec<_>>()
+                .into(),
+        ),
+    }
+}
+
+fn long_text(text: &str) -> AMQPValue {
+    AMQPValue::LongString(text.into())
+}
+
+/// Integers come in eight widths, and some clients send numbers as text.
+fn as_number(value: &AMQPValue) -> Option<i64> {
+    match value {
+        AMQPValue::ShortShortInt(number) => Some((*number).into()),
+        AMQPValue::ShortShortUInt(number) => Some((*number).into()),
+        AMQPValue::ShortInt(number) => Some((*number).into()),
+        AMQPValue::ShortUInt(number) => Some((*number).into()),
+        AMQPValue::LongInt(number) => Some((*number).into()),
+        AMQPValue::LongUInt(number) => Some((*number).into()),
+        AMQPValue::LongLongInt(number) => Some(*number),
+        AMQPValue::Timestamp(number) => i64::try_from(*number).ok(),
+        AMQPValue::LongString(_) | AMQPValue::ShortString(_) => as_text(value).trim().parse().ok(),
+        _ => None,
+    }
+}
+
+/// A header's value as text: numbers in decimal, nested values as JSON.
+fn as_text(value: &AMQPValue) -> String {
+    match value {
+        AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
+        AMQPValue::ShortString(text) => text.to_string(),
+        other => match as_json(other) {
+            serde_json::Value::String(text) => text,
+            document => document.to_string(),
+        },
+    }
+}
+
+fn as_json(value: &AMQPValue) -> serde_json::Value {
+    match value {
+        AMQPValue::Boolean(flag) => (*flag).into(),
+        AMQPValue::Float(number) => (*number).into(),
+        AMQPValue::Double(number) => (*number).into(),
+        AMQPValue::DecimalValue(decimal) => {
+            serde_json::Value::String(format!("{}e-{}", decimal.value, decimal.scale))
+        }
+        AMQPValue::LongString(_) | AMQPValue::ShortString(_) => as_text(value).into(),
+        AMQPValue::FieldArray(items) => items.as_slice().iter().map(as_json).collect(),
+        AMQPValue::FieldTable(table) => table
+            .into_iter()
+            .map(|(name, value)| (name.to_string(), as_json(value)))
+            .collect(),
+        AMQPValue::ByteArray(bytes) => String::from_utf8_lossy(bytes.as_slice()).into(),
+        AMQPValue::Void => serde_json::Value::Null,
+        number => as_number(number).into(),
+    }
+}

@@ -1,0 +1,225 @@
+//! The one place that writes acknowledgements on a channel, in order.
+//!
+//! `Ok` from lapin means "written to the socket", never "processed" (RabbitMQ does not confirm acknowledgements). So
+//! a written acknowledgement may still be lost with its connection; then the broker delivers the message again.
+
+use crate::domain::ack_window::{AckWindow, FlushPolicy, Tag, Write};
+use crate::status::{Fate, Ledger};
+use crate::telemetry;
+use futures_util::FutureExt;
+use lapin::Channel;
+use lapin::options::{BasicAckOptions, BasicNackOptions};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::task::TaskTracker;
+
+/// Half of the smallest spare prefetch that gathers anything, and a wait that no worker notices.
+const POLICY: FlushPolicy = FlushPolicy {
+    batch: 16,
+    delay: Duration::from_millis(2),
+};
+
+/// The longest that a broker may take to answer the close of a channel.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Hands out the rights to settle on one channel. When the last right is used and the settler dropped, what waits is
+/// written and the channel closed.
+#[derive(Debug, Clone)]
+pub(super) struct Settler {
+    commands: mpsc::Sender<Command>,
+    outstanding: Arc<AtomicUsize>,
+    ledger: Arc<Ledger>,
+}
+
+#[derive(Debug)]
+struct Command {
+    tag: Tag,
+    action: Action,
+    fate: Option<Fate>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Action {
+    Ack,
+    Release,
+}
+
+/// The single right to settle one delivery. Settling consumes it; dropping it unused counts the message as lost: the
+/// broker delivers it again when the channel closes.
+#[derive(Debug)]
+pub struct Receipt {
+    tag: Tag,
+    settler: Option<Settler>,
+}
+
+impl Settler {
+    /// A settler for `channel`, with room for `prefetch` rights at once.
+    pub(super) fn start(channel: Channel, prefetch: u16, ledger: Arc<Ledger>, tasks: &TaskTracker) -> Self {
+        let (commands, receiver) = mpsc::channel(usize::from(prefetch).max(1));
+        let outstanding = Arc::new(AtomicUsize::new(0));
+        let writer = Writer {
+            channel,
+            window: AckWindow::new(),
+            waiting: Vec::new(),
+            outstanding: Arc::clone(&outstanding),
+            ledger: Arc::clone(&ledger),
+        };
+        // Ends when the last right is gone.
+        tasks.spawn(writer.run(receiver));
+        Self {
+            commands,
+            outstanding,
+            ledger,
+        }
+    }
+
+    /// The right to settle the delivery with this tag.
+    pub(super) fn receipt(&self, tag: Tag) -> Receipt {
+        self.outstanding.fetch_add(1, Relaxed);
+        Receipt {
+            tag,
+            settler: Some(self.clone()),
+        }
+    }
+}
+
+impl Receipt {
+    /// Acknowledges: the message's fate is safe.
+    pub fn ack(mut self, fate: Fate) {
+        self.send(Action::Ack, Some(fate));
+    }
+
+    /// Gives the message back.
+    pub fn release(mut self, fate: Fate) {
+        self.send(Action::Release, Some(fate));
+    }
+
+    /// Gives back a message that was never dispatched, and so has no fate to count.
+    pub(super) fn hand_back(mut self) {
+        self.send(Action::Release, None);
+    }
+
+    fn send(&mut self, action: Action, fate: Option<Fate>) {
+        let Some(settler) = self.settler.take() else {
+            return;
+        };
+        settler.outstanding.fetch_sub(1, Relaxed);
+        let command = Command {
+            tag: self.tag,
+            action,
+            fate,
+        };
+        // Never full: the broker hands out no more than prefetch, and there is room for as many. Closed means that
+        // the writer has gone with its channel.
+        if settler.commands.try_send(command).is_err() && fate.is_some() {
+            settler.ledger.count(Fate::Lost);
+            telemetry::settled(Fate::Lost);
+        }
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if let Some(settler) = self.settler.take() {
+            settler.outstanding.fetch_sub(1, Relaxed);
+            settler.ledger.count(Fate::Lost);
+            telemetry::settled(Fate::Lost);
+        }
+    }
+}
+
+struct Writer {
+    channel: Channel,
+    window: AckWindow,
+    /// Fates of what was taken and not written yet.
+    waiting: Vec<Fate>,
+    outstanding: Arc<AtomicUsize>,
+    ledger: Arc<Ledger>,
+}
+
+impl Writer {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        loop {
+            let due = self.window.due(POLICY);
+            let command = match due {
+                None => commands.recv().await,
+                // Both branches are cancel safe.
+                Some(due) => tokio::select! {
+                    biased;
+                    command = commands.recv() => command,
+                    () = tokio::time::sleep_until(due.into()) => {
+                        self.flush();
+                        continue;
+                    }
+                },
+            };
+            let Some(command) = command else { break };
+            self.take(command);
+            while let Ok(command) = commands.try_recv() {
+                self.take(command);
+            }
+            let is_idle = self.outstanding.load(Relaxed) == 0;
+            if self.window.is_due(POLICY, Instant::now().into_std(), is_idle) {
+                self.flush();
+            }
+        }
+        self.flush();
+        // The broker processes what was written before it answers the close. A channel that is gone stays gone.
+        let _closed = tokio::time::timeout(CLOSE_TIMEOUT, self.channel.close(200, "OK".into())).await;
+    }
+
+    fn take(&mut self, command: Command) {
+        let Command { tag, action, fate } = command;
+        match action {
+            Action::Ack => {
+                let is_first = self.window.ack(tag, Instant::now().into_std());
+                debug_assert!(is_first, "a receipt settles once");
+                self.waiting.extend(fate);
+            }
+            Action::Release => {
+                let write = self.window.release(tag);
+                debug_assert!(write.is_some(), "a receipt settles once");
+                let is_written = write.is_none_or(|write| self.write(write));
+                self.count(fate, is_written);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        let mut is_written = true;
+        for write in self.window.flush() {
+            is_written &= self.write(write);
+        }
+        for fate in std::mem::take(&mut self.waiting) {
+            self.count(Some(fate), is_written);
+        }
+    }
+
+    fn count(&self, fate: Option<Fate>, is_written: bool) {
+        let Some(fate) = fate else { return };
+        let fate = if is_written { fate } else { Fate::Lost };
+        self.ledger.count(fate);
+        telemetry::settled(fate);
+    }
+
+    /// Hands one frame to lapin. The first poll enqueues it; what follows only tells that it was written.
+    fn write(&self, write: Write) -> bool {
+        let result = match write {
+            Write::Ack { tag, multiple } => self
+                .channel
+                .basic_ack(tag, BasicAckOptions { multiple })
+                .now_or_never(),
+            Write::Release { tag } => {
+                let options = BasicNackOptions {
+                    multiple: false,
+                    requeue: true,
+                };
+                self.channel.basic_nack(tag, options).now_or_never()
+            }
+        };
+        !matches!(result, Some(Err(_)))
+    }
+}

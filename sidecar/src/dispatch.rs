@@ -1,0 +1,7 @@
+//! HTTP to the worker.
+
+mod client;
+mod gate;
+mod pool;
+
+pub use client::{Dispatcher, Worker};

@@ -1,0 +1,164 @@
+//! A sidecar in this process between a real RabbitMQ and a scripted worker.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    reason = "every test binary uses its own part of this"
+)]
+
+use ops::shutdown::Shutdown;
+use sidecar::{App, Config, Drained, Handle, State, Worker as WorkerAddress, domain::retry};
+use std::time::Duration;
+use testkit::worker::{Answer, Received, Worker};
+use testkit::{Amqp, Broker, unique};
+use tokio::task::JoinHandle;
+
+/// Longer than anything here takes on a slow machine; a test that needs it all has failed.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A sidecar that runs.
+pub struct Running {
+    pub handle: Handle,
+    pub shutdown: Shutdown,
+    pub admin: Option<std::net::SocketAddr>,
+    task: JoinHandle<Drained>,
+}
+
+impl Running {
+    pub async fn start(config: Config) -> Self {
+        let bound = App::bind(config).await.unwrap();
+        let (handle, shutdown, admin) = (bound.handle(), Shutdown::new(), bound.admin_addr().unwrap());
+        let task = tokio::spawn(bound.run(shutdown.clone()));
+        Self {
+            handle,
+            shutdown,
+            admin,
+            task,
+        }
+    }
+
+    /// Drains as on SIGTERM and waits for the end.
+    pub async fn stop(self) -> Drained {
+        self.shutdown.drain();
+        tokio::time::timeout(PATIENCE, self.task)
+            .await
+            .expect("the sidecar does not end")
+            .unwrap()
+    }
+
+    /// Ends without settling anything, as SIGKILL would.
+    pub async fn kill(self) {
+        self.shutdown.force();
+        self.task.await.unwrap();
+    }
+}
+
+/// Quick retries, so that tests need not wait.
+pub fn config(broker: &str, queue: &str, port: u16) -> Config {
+    Config {
+        broker: broker.parse().unwrap(),
+        queue: queue.to_owned(),
+        dead_letter: format!("{queue}.dead"),
+        worker: WorkerAddress {
+            host: "127.0.0.1".to_owned(),
+            port,
+        },
+        path: "/message".parse().unwrap(),
+        concurrency: 4,
+        timeout: Duration::from_secs(20),
+        max_attempts: 3,
+        retry: retry::Policy {
+            min: Duration::from_millis(100),
+            max: Duration::from_millis(200),
+        },
+        grace: Duration::from_secs(20),
+        admin: Some("127.0.0.1:0".parse().unwrap()),
+        name: format!("test {queue}"),
+    }
+}
+
+/// The attempt journal of a dead letter, a line an attempt.
+pub fn journal(letter: &testkit::Message) -> String {
+    let Some(lapin::types::AMQPValue::FieldArray(lines)) = letter.header("x-kubedaemon-journal") else {
+        panic!("there is no journal in {letter:?}");
+    };
+    let line = |value: &lapin::types::AMQPValue| match value {
+        lapin::types::AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
+        other => panic!("{other:?} is no line"),
+    };
+    lines.as_slice().iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// One queue, one worker, one sidecar.
+pub struct Scene {
+    pub queue: String,
+    pub worker: Worker,
+    pub sidecar: Running,
+    pub amqp: Amqp,
+}
+
+impl Scene {
+    /// A scene on the shared broker.
+    pub async fn new<A: Into<Answer>>(script: impl Fn(&Received) -> A + Send + Sync + 'static) -> Self {
+        Self::with(testkit::broker().await, script, |_| {}).await
+    }
+
+    pub async fn with<A: Into<Answer>>(
+        broker: &Broker,
+        script: impl Fn(&Received) -> A + Send + Sync + 'static,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        let queue = unique("orders");
+        let worker = Worker::start(script).await;
+        let mut config = config(broker.url(), &queue, worker.port());
+        change(&mut config);
+        let amqp = broker.amqp().await;
+        let sidecar = Running::start(config).await;
+        let scene = Self {
+            queue,
+            worker,
+            sidecar,
+            amqp,
+        };
+        scene.until_state(State::Consuming).await;
+        scene
+    }
+
+    /// Waits until the sidecar is in a state.
+    pub async fn until_state(&self, wanted: State) {
+        let mut state = self.sidecar.handle.watch_state();
+        let reached = tokio::time::timeout(PATIENCE, state.wait_for(|state| *state == wanted)).await;
+        assert!(reached.is_ok(), "the sidecar does not reach {wanted:?}");
+    }
+
+    pub async fn publish(&self, body: &str) {
+        self.amqp
+            .publish(&self.queue, body, lapin::BasicProperties::default())
+            .await;
+    }
+
+    /// Waits until `count` messages have met their final fate.
+    pub async fn until_settled(&self, count: u64) {
+        testkit::wait::until("every message is settled", PATIENCE, || async {
+            let counts = self.sidecar.handle.status().counts;
+            counts.accepted + counts.dead_lettered >= count
+        })
+        .await;
+    }
+
+    /// Drains and asserts that the queue is empty with nothing left unacknowledged.
+    pub async fn end(self) {
+        assert_eq!(self.sidecar.stop().await, Drained::Completely);
+        testkit::wait::until("the queue is empty without consumers", PATIENCE, || async {
+            self.amqp.depth(&self.queue).await == Some((0, 0))
+        })
+        .await;
+        self.amqp.delete(&self.queue).await;
+        self.amqp.delete(&format!("{}.dead", self.queue)).await;
+    }
+
+    /// The dead letters so far.
+    pub async fn dead_letters(&self) -> Vec<testkit::Message> {
+        self.amqp.get_all(&format!("{}.dead", self.queue)).await
+    }
+}

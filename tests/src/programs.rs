@@ -1,0 +1,35 @@
+//! Our programs as cargo built them, and ports for them.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The program of this name, in the directory that the running one was built into.
+///
+/// Panics with a sentence when it is not there: cargo builds the programs of other crates only when asked.
+pub fn program(name: &str) -> PathBuf {
+    let running = std::env::current_exe().expect("a running program has a path");
+    let built = running
+        .ancestors()
+        .map(|directory| directory.join(name))
+        .find(|candidate| candidate.is_file());
+    built.unwrap_or_else(|| {
+        panic!(
+            "there is no {name} beside {}: run `cargo build --workspace`",
+            running.display()
+        )
+    })
+}
+
+/// A command that runs it.
+pub fn command(name: &str) -> Command {
+    let mut command = Command::new(program(name));
+    command.env("RUST_BACKTRACE", "0");
+    command
+}
+
+/// A TCP port that was free a moment ago, for programs that must be told one.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    listener.local_addr().expect("it has an address").port()
+}

@@ -1,0 +1,40 @@
+# Shared by the scripts beside it; sourced, not run.
+# shellcheck shell=bash
+
+# Says a line on standard error, under the name of the script that runs.
+say() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+}
+
+# Says why the script cannot go on, in one sentence, and ends it.
+die() {
+    say "$*"
+    exit 1
+}
+
+# A command on the PATH?
+have() {
+    command -v "$1" >/dev/null 2>&1
+}
+
+# Where tools that `make test` needs are kept, outside the tree, so that a fresh clone need not build them again.
+tool_cache() {
+    printf '%s/kubedaemon-test\n' "${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}"
+}
+
+# shellcheck disable=SC2034 # used by the scripts that source this
+# Versions of those tools. A new version is built beside the old one.
+readonly CARGO_DENY_VERSION=0.20.2 CARGO_MACHETE_VERSION=0.9.2
+
+# Prints the path of a tool from crates.io, of exactly this version, and builds it first when it is not in the cache.
+cargo_tool() {
+    local name=$1 version=$2 root
+    root=$(tool_cache)/$name-$version
+    if [[ ! -x $root/bin/$name ]]; then
+        say "building $name $version into $root (once)"
+        # From elsewhere: the tree's own target directory and configuration are not for tools.
+        (cd / && env -u CARGO_TARGET_DIR CARGO_TERM_PROGRESS_WHEN=never \
+            cargo install --locked --quiet --root "$root" "$name@$version") >&2 || return 1
+    fi
+    printf '%s\n' "$root/bin/$name"
+}

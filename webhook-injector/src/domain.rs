@@ -1,0 +1,3 @@
+//! Decisions as values: no IO, no clocks, no environment.
+
+pub mod model;
