@@ -23,7 +23,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -137,9 +136,8 @@ impl Bound {
             () = look_around(&pipeline) => {}
         }
         tracing::info!(waiting = pipeline.buffer.total().calls, "draining");
-        let (drain, cut_off) = server.into_drain();
         let mut ended = pin!(async {
-            drain.await;
+            server.drain().await;
             pipeline.tunnels.ended().await;
         });
         let flush = FLUSH.min(pipeline.limits.drain_timeout / 2);
@@ -162,7 +160,7 @@ impl Bound {
         }
         pipeline.waker.close().await;
         let drained = Drained {
-            cut: cut_off.load(Ordering::Relaxed) + tunnels_cut,
+            cut: server.cut_off() + tunnels_cut,
         };
         tracing::info!(cut = drained.cut, "drained");
         drained

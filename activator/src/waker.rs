@@ -125,14 +125,12 @@ impl Waker {
         let mut has_ended = false;
         loop {
             let endpoints = states.borrow_and_update().endpoints.clone();
-            let any = !endpoints.is_empty();
-            was_at_zero |= !any;
-            target.on(Event::Called { ready: any });
-            if let Some(lease) = wait.try_once(&endpoints, deadline).await {
-                let was_cold = was_at_zero || wait.failure().is_some();
-                return Ok(Woken { lease, was_cold });
-            }
-            // Every branch is cancel safe, so the ones that lose can be begun anew in the next round.
+            was_at_zero |= endpoints.is_empty();
+            target.on(Event::Called {
+                ready: !endpoints.is_empty(),
+            });
+            // Every branch is cancel safe: a try that is given up, because the endpoints have changed under it, is
+            // made anew in the next round.
             tokio::select! {
                 biased;
                 () = self.giving_up.cancelled() => return Err(drained(&target.name)),
@@ -145,7 +143,10 @@ impl Waker {
                     states = self.find(&target.name)?.1;
                     has_ended = states.has_changed().is_err();
                 },
-                () = wait.worth_trying(any) => {}
+                lease = wait.try_once(&endpoints) => if let Some(lease) = lease {
+                    let was_cold = was_at_zero || wait.failure().is_some();
+                    return Ok(Woken { lease, was_cold });
+                },
             }
         }
     }

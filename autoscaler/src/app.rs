@@ -271,18 +271,16 @@ impl<T: ScaleTarget> Ticking<T> {
 /// Waits for a call to come or go; for ever when nobody tells any more. Cancel safe.
 async fn call(calls: &mut watch::Receiver<u32>) {
     if calls.changed().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
 fn interval(report: &Report) -> Duration {
     let is_draining = report.replicas.is_some_and(|counts| counts.draining > 0);
-    let is_follow_up = matches!(report.decision, Decision::Resume { .. } | Decision::Drain { .. });
-    if report.is_at_zero() || is_draining || is_follow_up {
-        AT_ZERO
-    } else {
-        RUNNING
-    }
+    let is_followed_up = matches!(report.decision, Decision::Resume { .. } | Decision::Drain { .. });
+    // A fleet that is not known may be at zero.
+    let is_urgent = report.replicas.is_none() || report.is_at_zero() || is_draining || is_followed_up;
+    if is_urgent { AT_ZERO } else { RUNNING }
 }
 
 /// The first multiple of `interval` from `epoch` after `now`.

@@ -13,6 +13,8 @@ mod report;
 pub mod source;
 mod target;
 mod telemetry;
+#[cfg(test)]
+mod testing;
 
 pub use app::{Autoscaler, Registry, TargetHandle, TargetSpec};
 pub use report::Report;

@@ -35,8 +35,8 @@ impl Report {
         }
     }
 
-    /// Whether no replica takes messages or soon will, as far as is known: what comes now has to wake one.
+    /// Whether it is known that no replica takes messages or soon will: what comes now has to wake one.
     pub(crate) fn is_at_zero(&self) -> bool {
-        self.replicas.is_none_or(|counts| counts.active() == 0)
+        self.replicas.is_some_and(|counts| counts.active() == 0)
     }
 }

@@ -42,9 +42,8 @@ async fn run(config: Config) -> ExitCode {
         Ok(bound) => bound,
         Err(error) => return cli::refuse(error),
     };
-    match bound.admin_addr() {
-        Ok(Some(address)) => tracing::info!(%address, "admin port open"),
-        Ok(None) | Err(_) => {}
+    if let Ok(Some(address)) = bound.admin_addr() {
+        tracing::info!(%address, "admin port open")
     }
     match bound.run(shutdown).await {
         Drained::Completely => ExitCode::SUCCESS,

@@ -69,8 +69,15 @@ async fn the_body_arrives_byte_for_byte_with_its_content_type() {
         }
         scene.amqp.publish(&scene.queue, body, properties).await;
         let request = scene.worker.wait_for(number + 1).await.remove(number);
-        assert_eq!((request.method.as_str(), request.path.as_str()), ("POST", "/message"));
-        assert!(request.body == *body, "body {number} of {} bytes differs", body.len());
+        assert_eq!(
+            (request.method.as_str(), request.path.as_str()),
+            ("POST", "/message")
+        );
+        assert!(
+            request.body == *body,
+            "body {number} of {} bytes differs",
+            body.len()
+        );
         assert_eq!(request.header("content-length"), body.len().to_string());
         assert_eq!(
             request.header("content-type"),
@@ -82,12 +89,12 @@ async fn the_body_arrives_byte_for_byte_with_its_content_type() {
 
 #[tokio::test]
 async fn a_worker_that_has_nothing_but_post_message_works() {
-    let scene = Scene::new(|request: &Received| {
-        match (request.method.as_str(), request.path.as_str()) {
+    let scene = Scene::new(
+        |request: &Received| match (request.method.as_str(), request.path.as_str()) {
             ("POST", "/message") => 200,
             _ => 404,
-        }
-    })
+        },
+    )
     .await;
     for _ in 0..20 {
         scene.publish("m").await;
@@ -105,7 +112,10 @@ async fn every_property_and_application_header_arrives() {
         ("tenant", text("acme")),
         ("Retries Left", AMQPValue::LongInt(3)),
         ("x-session-id", text("s-9")),
-        ("traceparent", text("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")),
+        (
+            "traceparent",
+            text("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ),
     ]);
     let properties = BasicProperties::default()
         .with_content_type("application/json".into())
@@ -145,7 +155,10 @@ async fn every_property_and_application_header_arrives() {
         ("x-amqp-tenant", "acme"),
         ("x-amqp-retries-left", "3"),
         ("x-session-id", "s-9"),
-        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        (
+            "traceparent",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ),
     ] {
         assert!(request.headers.contains_key(name), "{name} is missing");
         assert_eq!(request.header(name), expected, "{name}");
@@ -204,9 +217,13 @@ async fn concurrency_is_respected_and_no_more_than_the_spare_is_taken_beyond_it(
 async fn with_a_concurrency_of_one_nothing_waits_behind_the_message_in_hand() {
     let gate = Gate::shut();
     let answer = Answer::ok().when(&gate);
-    let scene = Scene::with(testkit::broker().await, move |_| answer.clone(), |config| {
-        config.concurrency = 1;
-    })
+    let scene = Scene::with(
+        testkit::broker().await,
+        move |_| answer.clone(),
+        |config| {
+            config.concurrency = 1;
+        },
+    )
     .await;
     for _ in 0..3 {
         scene.publish("m").await;

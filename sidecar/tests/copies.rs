@@ -91,15 +91,16 @@ fn of_publisher(message: &Message) -> BasicProperties {
 
 #[tokio::test]
 async fn a_retry_copy_keeps_body_properties_and_headers() {
-    let hour = Duration::from_secs(3600);
+    let hour = Duration::from_hours(1);
     let broker = testkit::broker().await;
     let scene = Scene::with(broker, |_| 500, |config| config.retry = every(hour)).await;
     scene.amqp.publish(&scene.queue, [0, 255], properties()).await;
     let retries = format!("{}.retry.1h", scene.queue);
-    let copy = testkit::wait::until("the copy is there", support::PATIENCE, || async {
-        scene.amqp.get(&retries).await
+    testkit::wait::until("the copy is there", support::PATIENCE, || async {
+        scene.amqp.depth(&retries).await == Some((1, 0))
     })
     .await;
+    let copy = scene.amqp.get(&retries).await.unwrap();
     assert_eq!(of_publisher(&copy), properties());
     assert_eq!(copy.body, [0, 255]);
     assert_eq!(copy.header_number("x-kubedaemon-attempts"), Some(1));
@@ -241,10 +242,7 @@ async fn a_user_id_that_is_not_ours_does_not_close_the_channel() {
         assert_eq!(request.header("x-user-id"), "guest");
     }
     let dead = scene.dead_letters().await.remove(0);
-    assert_eq!(
-        dead.header_text("x-kubedaemon-user-id").as_deref(),
-        Some("guest")
-    );
+    assert_eq!(dead.header_text("x-kubedaemon-user-id").as_deref(), Some("guest"));
     scene.end().await;
 }
 

@@ -3,3 +3,4 @@
 
 pub mod fate;
 pub mod programs;
+pub mod report;

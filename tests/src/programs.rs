@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 
 /// The program of this name, in the directory that the running one was built into.
 ///
@@ -26,6 +26,21 @@ pub fn command(name: &str) -> Command {
     let mut command = Command::new(program(name));
     command.env("RUST_BACKTRACE", "0");
     command
+}
+
+/// Runs a program to its end; gives its status and everything that it said.
+pub async fn run(mut command: Command) -> (Output, String) {
+    let ended = tokio::task::spawn_blocking(move || command.output());
+    let output = ended
+        .await
+        .expect("waiting does not panic")
+        .expect("the program starts");
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stderr),
+        String::from_utf8_lossy(&output.stdout)
+    );
+    (output, said)
 }
 
 /// A TCP port that was free a moment ago, for programs that must be told one.

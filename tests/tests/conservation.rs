@@ -5,8 +5,8 @@
 //! `KUBEDAEMON_SEED=…` replays a run, `KUBEDAEMON_MESSAGES=…` makes it smaller.
 #![expect(
     clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "a test reads its seed and reports its figures"
+    clippy::unwrap_used,
+    reason = "a test reads its seed from the environment, and panics where it can only fail"
 )]
 
 use rustix::process::Signal;
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use suite::fate::{Fate, body_bytes, hash, hash_bytes, row};
-use suite::programs;
+use suite::{programs, report};
 use testkit::process::Process;
 use testkit::{Amqp, Broker, unique};
 
@@ -58,7 +58,9 @@ async fn every_message_ends_in_exactly_one_way_whatever_is_killed() {
     };
     let seed = number("KUBEDAEMON_SEED").unwrap_or_else(|| fastrand::u64(..));
     let messages = number("KUBEDAEMON_MESSAGES").map_or(MESSAGES, |count| usize::try_from(count).unwrap());
-    eprintln!("conservation: seed {seed}, replay with KUBEDAEMON_SEED={seed}");
+    report::line(&format!(
+        "conservation: seed {seed}, replay with KUBEDAEMON_SEED={seed}"
+    ));
 
     let mut scene = Scene::new(seed).await;
     let ids: Vec<String> = (0..messages).map(|number| format!("m{number:06}")).collect();
@@ -211,6 +213,7 @@ impl Scene {
 
     /// Copies of messages that ended already may still be on their way through a retry queue.
     async fn until_nothing_is_left(&mut self) {
+        let dead = format!("{}.dead", self.queue);
         testkit::wait::until(
             "every queue but the dead-letter queue is empty",
             STUCK_AFTER,
@@ -223,7 +226,7 @@ impl Scene {
                 listed
                     .lines()
                     .filter_map(|line| line.split_once('\t'))
-                    .all(|(name, messages)| name.ends_with(".dead") || messages == "0")
+                    .all(|(name, messages)| messages == "0" || *name == dead)
             },
         )
         .await;
@@ -351,7 +354,7 @@ impl Verdict {
 
     fn check(&self, published: usize) {
         let bound = 3 * FAULTS * PREFETCH;
-        eprintln!(
+        report::line(&format!(
             "conservation: published={published} accepted={} dead={} lost={} duplicates={} (bound {bound}) calls={} faults={} seed={}",
             self.accepted,
             self.dead,
@@ -360,7 +363,7 @@ impl Verdict {
             self.calls,
             3 * FAULTS,
             self.seed,
-        );
+        ));
         let none: &[String] = &[];
         assert_eq!(self.lost, none, "lost");
         assert_eq!(self.corrupt, none, "bodies changed");

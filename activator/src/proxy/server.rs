@@ -7,16 +7,15 @@ use crate::telemetry;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,6 +26,9 @@ pub(crate) const READ_AHEAD: u32 = 64 << 10;
 const STREAMS: u32 = 128;
 /// How long to wait after an accept that failed for lack of file descriptors; calls that end free some.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// How long a connection without a request is kept when the drain begins: its request may be on the way.
+const FIRST_REQUEST_IN_DRAIN: Duration = Duration::from_secs(1);
 
 /// Who is at the other end of a caller's connection.
 #[derive(Debug)]
@@ -43,7 +45,8 @@ pub(crate) struct Server {
     header_timeout: Duration,
     places: Arc<Semaphore>,
     connections: TaskTracker,
-    graceful: GracefulShutdown,
+    /// Cancelled when connections are to end after the answer that they are at.
+    draining: CancellationToken,
     /// Cancelled when what is still open must end.
     cut: CancellationToken,
     cut_off: Arc<AtomicUsize>,
@@ -58,7 +61,7 @@ impl Server {
             header_timeout: limits.header_timeout,
             places: Arc::new(Semaphore::new(limits.connections)),
             connections: TaskTracker::new(),
-            graceful: GracefulShutdown::new(),
+            draining: CancellationToken::new(),
             cut,
             cut_off: Arc::default(),
         }
@@ -97,16 +100,16 @@ impl Server {
         }
     }
 
-    /// Lets every connection end after the answer that it is at, and waits for that. Cancel safe only once.
-    pub(crate) async fn drain(graceful: GracefulShutdown, connections: TaskTracker) {
-        connections.close();
-        graceful.shutdown().await;
-        connections.wait().await;
+    /// Lets every connection end after the answer that it is at, and waits for that. Cancel safe.
+    pub(crate) async fn drain(&self) {
+        self.draining.cancel();
+        self.connections.close();
+        self.connections.wait().await;
     }
 
-    /// Takes the server apart for its drain: what to drain, and the count of connections that had to be cut.
-    pub(crate) fn into_drain(self) -> (impl Future<Output = ()>, Arc<AtomicUsize>) {
-        (Self::drain(self.graceful, self.connections), self.cut_off)
+    /// How many connections had to be cut.
+    pub(crate) fn cut_off(&self) -> usize {
+        self.cut_off.load(Ordering::Relaxed)
     }
 
     async fn accept_one(&self, listener: &TcpListener) -> io::Result<Accepted> {
@@ -137,7 +140,7 @@ impl Server {
             http: self.http.clone(),
             peer,
             first_request: self.header_timeout,
-            watcher: self.graceful.watcher(),
+            draining: self.draining.clone(),
             cut: self.cut.clone(),
             cut_off: Arc::clone(&self.cut_off),
         };
@@ -159,28 +162,31 @@ struct Connection {
     http: Builder<TokioExecutor>,
     peer: Arc<Peer>,
     first_request: Duration,
-    watcher: Watcher,
+    draining: CancellationToken,
     cut: CancellationToken,
     cut_off: Arc<AtomicUsize>,
 }
 
 impl Connection {
     async fn run(self) {
-        let has_asked = Arc::new(AtomicBool::new(false));
+        let (asked, has_asked) = watch::channel(false);
         let service = service_fn({
-            let (pipeline, peer, has_asked) = (self.pipeline, Arc::clone(&self.peer), Arc::clone(&has_asked));
+            let (pipeline, peer) = (self.pipeline, Arc::clone(&self.peer));
             move |request| {
-                has_asked.store(true, Ordering::Relaxed);
+                asked.send_if_modified(|asked| !std::mem::replace(asked, true));
                 let (pipeline, peer) = (Arc::clone(&pipeline), Arc::clone(&peer));
                 async move { Ok::<_, Infallible>(pipeline.serve(request, &peer).await) }
             }
         });
         let io = TokioIo::new(self.peer.socket.clone());
-        let connection = self.http.serve_connection_with_upgrades(io, service).into_owned();
-        let mut connection = pin!(self.watcher.watch(connection));
+        let mut connection = pin!(self.http.serve_connection_with_upgrades(io, service));
         // hyper bounds the time for a head only once it knows the version, which takes a first byte.
-        let mut patience = pin!(tokio::time::sleep(self.first_request));
-        let mut is_new = true;
+        let mut patience = pin!(first_request(has_asked.clone(), self.first_request));
+        let mut ending = pin!(async {
+            self.draining.cancelled().await;
+            first_request(has_asked.clone(), FIRST_REQUEST_IN_DRAIN).await;
+        });
+        let (mut is_new, mut is_ending) = (true, false);
         loop {
             // The connection goes on in the next round; dropping it, when another branch ends this, closes it.
             tokio::select! {
@@ -191,14 +197,24 @@ impl Connection {
                     return;
                 }
                 () = &mut patience, if is_new => {
-                    if !has_asked.load(Ordering::Relaxed) {
+                    if !*has_asked.borrow() {
                         return;
                     }
                     is_new = false;
                 }
+                () = &mut ending, if !is_ending => {
+                    connection.as_mut().graceful_shutdown();
+                    is_ending = true;
+                }
             }
         }
     }
+}
+
+/// Waits for a connection's first request, at most for `patience`.
+async fn first_request(mut has_asked: watch::Receiver<bool>, patience: Duration) {
+    // Asked, given up or the connection ended: the caller looks.
+    let _which = tokio::time::timeout(patience, has_asked.wait_for(|asked| *asked)).await;
 }
 
 fn http(limits: &Limits) -> Builder<TokioExecutor> {

@@ -34,7 +34,8 @@ impl Socket {
     }
 
     /// Waits until the peer has closed its side or reset the connection, even if bytes from before lie unread, which
-    /// is when hyper cannot tell. Cancel safe.
+    /// is when hyper cannot tell. What a peer has written beyond our receive window hides its end from everybody,
+    /// until it is read. Cancel safe.
     ///
     /// `Interest::PRIORITY` becomes ready with `READ_CLOSED`, without becoming ready when there is something to
     /// read. On what is not Linux it never resolves; then the wait ends with its deadline.

@@ -12,11 +12,13 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
-use tokio::time::Instant;
 
 /// How often the prober asks a socket that does not accept yet. Refused connections on loopback and within a
 /// cluster cost some twenty microseconds.
 pub(crate) const PROBE_EVERY: Duration = Duration::from_millis(4);
+
+/// How long a connection may take that a call tries for before it counts as waiting. Ordinary ones take a hundredth.
+const AT_ONCE: Duration = Duration::from_millis(50);
 
 /// The way to one target's endpoints.
 #[derive(Debug)]
@@ -116,39 +118,32 @@ impl Upstream {
 }
 
 impl Wait<'_> {
-    /// Tries once to get a connection: when this call is the prober, or when the prober found a socket open.
-    pub(crate) async fn try_once(&mut self, endpoints: &[SocketAddr], deadline: Instant) -> Option<Lease> {
+    /// Tries once to get a connection, if this call is the prober or the prober has found a socket open; if that
+    /// brought none, waits until another try is worth it. Cancel safe.
+    pub(crate) async fn try_once(&mut self, endpoints: &[SocketAddr]) -> Option<Lease> {
         let upstream = self.upstream;
-        let is_open = *self.gate.borrow_and_update();
+        let may_connect = *self.gate.borrow_and_update() || self.prober.is_some();
         if endpoints.is_empty() {
             // Whatever comes next is another worker, which may not accept at once.
             upstream.open_gate(false);
+        }
+        match upstream
+            .connect(endpoints, may_connect, upstream.connect_timeout)
+            .await
+        {
+            Ok(lease) => return Some(lease),
+            Err(failure) => self.failure = failure.or(self.failure.take()),
+        }
+        if self.prober.is_some() && !endpoints.is_empty() {
+            tokio::time::sleep(PROBE_EVERY).await;
             return None;
-        }
-        let may_connect = is_open || self.prober.is_some();
-        let patience = upstream
-            .connect_timeout
-            .min(deadline.saturating_duration_since(Instant::now()));
-        match upstream.connect(endpoints, may_connect, patience).await {
-            Ok(lease) => Some(lease),
-            Err(failure) => {
-                self.failure = failure.or(self.failure.take());
-                None
-            }
-        }
-    }
-
-    /// Waits until another try is worth it: this call has become the prober, the prober's next probe is due, or the
-    /// gate has opened. Cancel safe.
-    pub(crate) async fn worth_trying(&mut self, any_endpoint: bool) {
-        if self.prober.is_some() && any_endpoint {
-            return tokio::time::sleep(PROBE_EVERY).await;
         }
         // Each branch is cancel safe: a permit that is not taken stays, a change that is not seen stays unseen.
         tokio::select! {
-            permit = self.upstream.prober.acquire(), if any_endpoint => self.prober = permit.ok(),
+            permit = upstream.prober.acquire(), if !endpoints.is_empty() => self.prober = permit.ok(),
             _changed = self.gate.changed() => {}
         }
+        None
     }
 
     /// Why the last try failed.

@@ -165,6 +165,12 @@ async fn a_broker_that_stops_never_loses_a_202() {
     let queue = unique("calls");
     let amqp = broker.amqp().await;
     amqp.declare_quorum(&queue).await;
+    // RabbitMQ 3.10 writes down which quorum queues a node has only every three minutes: one that is younger would
+    // come back from the kill empty and without a leader.
+    broker
+        .ctl(&["eval", "[dets:sync(Table) || Table <- dets:all()]."])
+        .await
+        .unwrap();
     let (outbox, running) = over(broker.url(), &queue).await;
     assert_eq!(call(&running, "first").await.status.as_u16(), 202);
     let mut confirmed = vec!["first".to_owned()];
@@ -198,16 +204,7 @@ async fn a_broker_that_stops_never_loses_a_202() {
     assert_eq!(answer.status.as_u16(), 503);
     broker.start_again().await;
     until("calls are taken again", PATIENCE * 4, || async {
-        let answer = call(&running, "again").await;
-        eprintln!("DBG {} {}", answer.status, answer.text());
-        if answer.status.as_u16() != 202 {
-            eprintln!("DBG {:?}", broker.ctl(&["list_queues", "name", "type", "state", "messages", "leader", "online"]).await);
-            let log = std::fs::read_to_string(broker.log_path()).unwrap();
-            let tail: Vec<&str> = log.lines().rev().take(60).collect();
-            for line in tail.iter().rev() { eprintln!("LOG {line}"); }
-            panic!();
-        }
-        answer.status.as_u16() == 202
+        call(&running, "again").await.status.as_u16() == 202
     })
     .await;
     let amqp = broker.amqp().await;

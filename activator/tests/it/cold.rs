@@ -4,6 +4,7 @@ use crate::support::{FakeOutbox, FakeTargets, Running, impatient, target};
 use activator::{Limits, Routing};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use testkit::http::{self, get, post};
 use testkit::logs;
 use testkit::worker::{Answer, Worker};
@@ -247,4 +248,39 @@ async fn single_target_mode_sends_every_path_to_the_one_worker() {
         assert_eq!(worker.requests().last().unwrap().path, path);
     }
     assert_eq!(targets.wakes("orders"), 1);
+}
+
+/// An endpoint that takes no connection and refuses none, as an unreachable node does, must not hold up what comes
+/// after it.
+#[tokio::test]
+async fn a_silent_endpoint_is_left_as_soon_as_another_one_is_listed() {
+    let silent = tokio::net::TcpSocket::new_v4().unwrap();
+    silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let silent = silent.listen(1).unwrap();
+    let address = silent.local_addr().unwrap();
+    // Linux drops handshakes when the backlog is full; connecting then takes as long as one is patient.
+    let mut backlog = Vec::new();
+    while let Ok(Ok(stream)) = tokio::time::timeout(
+        Duration::from_millis(200),
+        tokio::net::TcpStream::connect(address),
+    )
+    .await
+    {
+        backlog.push(stream);
+    }
+    let worker = Worker::start(|_| 200).await;
+    let targets = FakeTargets::at_zero(&["orders"]);
+    targets.endpoints("orders", &[address]);
+    let limits = Limits {
+        connect_timeout: Duration::from_mins(1),
+        ..Limits::default()
+    };
+    let running = Running::start(&targets, limits).await;
+    let calls = calls(&running, 3);
+    targets.loaded("orders", 3).await;
+    targets.endpoints("orders", &[worker.address()]);
+    for call in calls {
+        let answer = call.await.unwrap();
+        assert_eq!(answer.status.as_u16(), 200, "{}", answer.text());
+    }
 }

@@ -72,7 +72,7 @@ impl FakeTargets {
         self.with(name, |entry| {
             entry
                 .state
-                .send_modify(|state| state.endpoints = endpoints.to_vec())
+                .send_modify(|state| state.endpoints = endpoints.to_vec());
         });
     }
 
@@ -85,7 +85,7 @@ impl FakeTargets {
         self.with(name, |entry| {
             entry
                 .state
-                .send_modify(|state| state.trouble = Some(trouble.to_owned()))
+                .send_modify(|state| state.trouble = Some(trouble.to_owned()));
         });
     }
 
@@ -246,7 +246,7 @@ impl Raw {
             match tokio::time::timeout(PATIENCE, self.0.read(&mut buffer)).await {
                 Ok(Ok(0) | Err(_)) => break,
                 Ok(Ok(length)) => said.extend_from_slice(&buffer[..length]),
-                Err(_) => panic!("nothing more came after {:?}", String::from_utf8_lossy(&said)),
+                Err(elapsed) => panic!("{elapsed} after {:?}", String::from_utf8_lossy(&said)),
             }
         }
         String::from_utf8_lossy(&said).into_owned()

@@ -59,16 +59,13 @@ pub fn to_resume(replicas: &[Replica], needed: u32, may: impl Fn(&ReplicaId) -> 
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test needs some instant to count from"
-)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
+    use crate::testing::some_instant;
+    use std::time::Duration;
 
     fn fleet() -> Vec<Replica> {
-        let start = Instant::now();
+        let start = some_instant();
         let replica = |name: &str, phase, in_flight, idle: Option<u64>| Replica {
             id: ReplicaId(name.to_owned()),
             phase,

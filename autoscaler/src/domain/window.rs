@@ -86,15 +86,12 @@ impl Window {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test needs some instant to count from"
-)]
 mod tests {
     use super::*;
+    use crate::testing::some_instant;
 
     fn window(cool_down: u64) -> (Window, impl Fn(u64) -> Instant) {
-        let start = Instant::now();
+        let start = some_instant();
         (Window::new(Duration::from_secs(cool_down)), move |second| {
             start + Duration::from_secs(second)
         })

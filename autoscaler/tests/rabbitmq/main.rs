@@ -1,4 +1,5 @@
 //! Passive declares against a real RabbitMQ.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod depth;
 mod ensure;

@@ -1,6 +1,6 @@
 //! What the autoscaler does not know, and what does not obey it.
 
-use crate::stage::Stage;
+use crate::stage::{Fault, Stage};
 use crate::world::policy;
 use autoscaler::domain::{Decision, HoldReason, QueueName, SampleError};
 
@@ -67,7 +67,7 @@ async fn a_call_does_not_wait_for_a_source_that_hangs() {
 async fn an_unknown_fleet_holds_and_every_wait_is_bounded() {
     let stage = Stage::new(policy(0, 10, 10, 5));
     stage.world().publish(100, 1000);
-    stage.target.lock().unwrap().observe_hangs = true;
+    stage.fault(Fault::ObserveHangs);
     stage.pass(30).await;
     let report = stage.report();
     assert_eq!(report.decision, hold(HoldReason::FleetUnknown));
@@ -78,7 +78,7 @@ async fn an_unknown_fleet_holds_and_every_wait_is_bounded() {
         "{}",
         report.sentence
     );
-    stage.target.lock().unwrap().observe_hangs = false;
+    stage.fault(Fault::None);
     let took = stage.until("ten replicas", |world| world.active() == 10).await;
     assert!(took <= 2_500, "{took}");
     stage.stop().await;
@@ -88,17 +88,16 @@ async fn an_unknown_fleet_holds_and_every_wait_is_bounded() {
 async fn a_change_that_fails_is_told_and_tried_again() {
     let stage = Stage::new(policy(0, 10, 10, 5));
     stage.world().publish(100, 1000);
-    stage.target.lock().unwrap().changes_fail = true;
+    stage.fault(Fault::ChangesFail);
     stage.pass(5).await;
     assert_eq!(stage.report().trouble.as_deref(), Some("the quota is exhausted"));
-    stage.target.lock().unwrap().changes_fail = false;
-    stage.target.lock().unwrap().changes_hang = true;
+    stage.fault(Fault::ChangesHang);
     stage.pass(11).await;
     assert_eq!(
         stage.report().trouble.as_deref(),
         Some("the target did not scale up within 5 s")
     );
-    stage.target.lock().unwrap().changes_hang = false;
+    stage.fault(Fault::None);
     stage.until("ten replicas", |world| world.active() == 10).await;
     stage.pass(2).await;
     assert_eq!(stage.report().trouble, None);
@@ -117,6 +116,27 @@ async fn replicas_that_never_become_ready_stay_while_they_are_needed_and_go_afte
     stage
         .until("zero replicas", |world| world.workers.is_empty())
         .await;
+    stage.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn draining_replicas_that_cannot_come_back_are_replaced() {
+    let stage = Stage::new(policy(0, 6, 1, 5));
+    stage.world().publish(3, 100);
+    stage
+        .until("they are draining", |world| {
+            !world.workers.is_empty() && world.active() == 0
+        })
+        .await;
+    stage
+        .world()
+        .workers
+        .iter_mut()
+        .for_each(|worker| worker.is_stubborn = true);
+    stage.world().publish(3, 1000);
+    let took = stage.until("three new ones", |world| world.active() == 3).await;
+    assert!(took <= 2_000, "{took}");
+    stage.until("the work is done", |world| world.done == 6).await;
     stage.stop().await;
 }
 

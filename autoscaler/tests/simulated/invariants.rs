@@ -2,7 +2,7 @@
 
 use crate::world::{Millis, World, policy};
 use autoscaler::domain::{Assessment, Decision, HoldReason, Memory, Policy, QueueSample, Sample, decide};
-use autoscaler::{Phase, ReplicaId};
+use autoscaler::{Fleet, Phase, Replica, ReplicaId};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -10,6 +10,11 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone)]
 enum Event {
     Publish {
+        messages: usize,
+        service: Millis,
+    },
+    /// As `Publish`, but just between the next tick's sample and what is done about it.
+    Race {
         messages: usize,
         service: Millis,
     },
@@ -27,6 +32,8 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => (1..40_usize, prop_oneof![1..50_u64, 500..3000_u64, 60_000..600_000_u64])
             .prop_map(|(messages, service)| Event::Publish { messages, service }),
+        2 => (1..10_usize, prop_oneof![1..50_u64, 500..60_000_u64])
+            .prop_map(|(messages, service)| Event::Race { messages, service }),
         2 => (0..4_u32).prop_map(Event::Calls),
         1 => any::<bool>().prop_map(Event::Broker),
         1 => any::<bool>().prop_map(Event::FleetKnown),
@@ -49,6 +56,14 @@ fn world() -> World {
     World::new(Instant::now())
 }
 
+fn find<'a>(fleet: &'a Fleet, id: &ReplicaId) -> &'a Replica {
+    fleet
+        .replicas
+        .iter()
+        .find(|replica| replica.id == *id)
+        .expect("a replica of the sample")
+}
+
 /// Ticks and judges every decision.
 struct Judge {
     policy: Policy,
@@ -58,6 +73,9 @@ struct Judge {
     known: Vec<(Instant, u32)>,
     last_up: Option<Instant>,
     resumed: BTreeSet<String>,
+    /// Whether a call came or went since the last tick.
+    called: bool,
+    race: Option<(usize, Millis)>,
     /// Between deciding and applying, in milliseconds.
     delay: Millis,
 }
@@ -71,6 +89,8 @@ impl Judge {
             known: Vec::new(),
             last_up: None,
             resumed: BTreeSet::new(),
+            called: false,
+            race: None,
             delay,
         }
     }
@@ -79,7 +99,14 @@ impl Judge {
         let world = &mut self.world;
         match event {
             Event::Publish { messages, service } => world.publish(*messages, *service),
-            Event::Calls(calls) => world.calls = *calls,
+            Event::Race { messages, service } => self.race = Some((*messages, *service)),
+            Event::Calls(calls) => {
+                self.called |= world.calls != *calls;
+                if world.calls != *calls {
+                    world.last_demand = world.now;
+                }
+                world.calls = *calls;
+            }
             Event::Broker(is_up) => world.is_broker_up = *is_up,
             Event::FleetKnown(is_known) => world.is_fleet_known = *is_known,
             Event::Crash(index) if *index < world.workers.len() => {
@@ -87,7 +114,7 @@ impl Judge {
                 world.queue.push_back(10);
             }
             Event::Stubborn(index) if *index < world.workers.len() => {
-                world.workers[*index].is_stubborn = true
+                world.workers[*index].is_stubborn = true;
             }
             Event::Crash(_) | Event::Stubborn(_) => {}
             Event::Wait(millis) => {
@@ -104,9 +131,12 @@ impl Judge {
     }
 
     fn tick(&mut self) {
-        let sample = self.world.sample();
+        let sample = self.world.sample(std::mem::take(&mut self.called));
         let assessment = decide(&mut self.memory, &self.policy, &sample);
         self.judge(&sample, &assessment);
+        if let Some((messages, service)) = self.race.take() {
+            self.world.publish(messages, service);
+        }
         // The world does not stand still between the sample and what is done about it.
         self.world.advance_to(self.world.now + self.delay);
         self.world.apply(&assessment.decision);
@@ -130,24 +160,37 @@ impl Judge {
             );
             return;
         };
-        let counts = assessment.counts.unwrap();
         let is_queue_known = !matches!(sample.queue, QueueSample::Unknown(_));
         let has_work = self.world.in_flight() + self.world.queue.len() > 0 || sample.calls > 0;
         if is_queue_known {
             assert!(*desired > 0 || !has_work, "zero is desired while there is work");
             self.known.push((sample.at, *desired));
         }
-        let find = |id: &ReplicaId| {
+        match decision {
+            Decision::ScaleUp { .. } | Decision::Resume { .. } => self.judge_up(sample.at, fleet, assessment),
+            Decision::Drain { .. } | Decision::Remove { .. } => {
+                assert!(is_queue_known, "scaled down on an unknown queue");
+                self.judge_down(sample.at, fleet, assessment, has_work);
+            }
+            Decision::Hold { .. } => {}
+        }
+        self.resumed.retain(|id| {
             fleet
                 .replicas
                 .iter()
-                .find(|replica| replica.id == *id)
-                .expect("a known replica")
-        };
-        match decision {
+                .any(|r| r.id.0 == *id && r.phase == Phase::Draining)
+        });
+    }
+
+    fn judge_up(&mut self, now: Instant, fleet: &Fleet, assessment: &Assessment) {
+        let counts = assessment.counts.unwrap();
+        match &assessment.decision {
             Decision::ScaleUp { to, .. } => {
-                assert!(*to <= max && *to > counts.total(), "{to} of {counts:?}");
-                assert!(*desired > counts.active());
+                assert!(
+                    *to <= self.policy.max_replicas() && *to > counts.total(),
+                    "{to} of {counts:?}"
+                );
+                assert!(assessment.desired > counts.active());
                 for replica in fleet
                     .replicas
                     .iter()
@@ -159,46 +202,52 @@ impl Judge {
                         replica.id
                     );
                 }
-                self.last_up = Some(sample.at);
             }
             Decision::Resume { replicas, .. } => {
-                assert!(replicas.iter().all(|id| find(id).phase == Phase::Draining));
-                assert!(u64::from(counts.active()) + replicas.len() as u64 <= u64::from(*desired));
+                assert!(replicas.iter().all(|id| find(fleet, id).phase == Phase::Draining));
+                assert!(u64::from(counts.active()) + replicas.len() as u64 <= u64::from(assessment.desired));
                 self.resumed.extend(replicas.iter().map(|id| id.0.clone()));
-                self.last_up = Some(sample.at);
             }
+            other => panic!("{other:?} is not up"),
+        }
+        self.last_up = Some(now);
+    }
+
+    fn judge_down(&mut self, now: Instant, fleet: &Fleet, assessment: &Assessment, has_work: bool) {
+        let counts = assessment.counts.unwrap();
+        match &assessment.decision {
             Decision::Drain { victims, .. } => {
-                assert!(is_queue_known, "scaled down on an unknown queue");
                 for victim in victims {
-                    let replica = find(victim);
+                    let replica = find(fleet, victim);
                     assert!(
                         replica.phase != Phase::Draining && replica.in_flight == 0,
                         "{replica:?}"
                     );
                 }
                 let left = counts.active() - u32::try_from(victims.len()).unwrap();
-                assert!(left >= min, "{left} are left of at least {min}");
+                assert!(left >= self.policy.min_replicas(), "{left} are left");
                 assert!(left > 0 || !has_work, "zero while there is work");
-                self.judge_cool_down(sample.at, left);
+                if left == 0 {
+                    let quiet = Duration::from_millis(self.world.now - self.world.last_demand);
+                    assert!(
+                        quiet >= self.policy.cool_down(),
+                        "to zero {quiet:?} after the last demand"
+                    );
+                }
+                self.judge_cool_down(now, left);
             }
             Decision::Remove { replicas } => {
-                assert!(is_queue_known, "scaled down on an unknown queue");
-                assert!(
-                    replicas
-                        .iter()
-                        .all(|id| find(id).phase == Phase::Draining && find(id).in_flight == 0),
-                    "{replicas:?}"
-                );
+                for id in replicas {
+                    let replica = find(fleet, id);
+                    assert!(
+                        replica.phase == Phase::Draining && replica.in_flight == 0,
+                        "{replica:?}"
+                    );
+                }
                 assert!(counts.active() > 0 || !has_work, "zero while there is work");
             }
-            Decision::Hold { .. } => {}
+            other => panic!("{other:?} is not down"),
         }
-        self.resumed.retain(|id| {
-            fleet
-                .replicas
-                .iter()
-                .any(|r| r.id.0 == *id && r.phase == Phase::Draining)
-        });
     }
 
     /// By brute force: nothing in the trailing cool-down asked for more than is left.
@@ -237,6 +286,24 @@ proptest! {
     }
 
     #[test]
+    fn demand_that_no_sample_sees_counts_towards_the_cool_down(
+        cool_down in 1..15_u64,
+        waits in prop::collection::vec((1..9_000_u64, any::<bool>()), 1..60),
+    ) {
+        let mut judge = Judge::new(policy(0, 3, 10, cool_down), 1);
+        judge.happen(&Event::Publish { messages: 1, service: 5 });
+        for (wait, is_call) in waits {
+            judge.happen(&Event::Wait(wait));
+            if is_call {
+                judge.happen(&Event::Calls(1));
+                judge.happen(&Event::Calls(0));
+            } else {
+                judge.happen(&Event::Race { messages: 1, service: 5 });
+            }
+        }
+    }
+
+    #[test]
     fn all_is_done_and_gone_in_the_end(
         policy in any_policy(),
         events in prop::collection::vec(event(), 1..30),
@@ -245,13 +312,13 @@ proptest! {
         for event in &events {
             judge.happen(event);
         }
-        for event in [Event::Broker(true), Event::FleetKnown(true), Event::Calls(0)] {
+        for event in [Event::Broker(true), Event::FleetKnown(true), Event::Calls(0), Event::Wait(1000)] {
             judge.happen(&event);
         }
-        // The longest message takes ten minutes, and a single replica may have all of them to do.
-        let work: Millis = judge.world.queue.iter().sum();
+        // A single replica may have all of them to do, and takes the next one only when the world moves: once a
+        // second. The longest one takes ten minutes.
+        let work: Millis = judge.world.queue.iter().map(|service| service + 1000).sum();
         judge.happen(&Event::Wait(work + 700_000));
-        judge.happen(&Event::Wait(60_000));
         prop_assert_eq!(judge.world.queue.len() + judge.world.in_flight(), 0);
         prop_assert_eq!(judge.world.workers.len(), judge.policy.min_replicas() as usize);
     }
@@ -272,7 +339,7 @@ proptest! {
         let (mut turns, mut last) = (0, None);
         let settled = u64::try_from(policy.cool_down().as_millis()).unwrap() + 3000;
         while world.now < begin + settled + 60_000 {
-            let mut sample = world.sample();
+            let mut sample = world.sample(false);
             sample.queue = QueueSample::Known(autoscaler::domain::Depth { ready, consumers: 0 });
             sample.calls = calls;
             let decision = decide(&mut memory, &policy, &sample).decision;

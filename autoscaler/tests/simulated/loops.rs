@@ -1,6 +1,6 @@
 //! When ticks come, together and alone, and how all of it stops.
 
-use crate::stage::{FakeSource, FakeTarget, Shared, Stage};
+use crate::stage::{FakeSource, FakeTarget, Fault, Shared, Stage};
 use crate::world::policy;
 use autoscaler::{Autoscaler, Registry, TargetHandle, TargetSpec};
 use ops::shutdown::Shutdown;
@@ -137,7 +137,7 @@ async fn drain_ends_all_loops_closes_the_source_and_leaves_the_replicas() {
     assert!(source.lock().unwrap().is_closed);
     assert_eq!(shared.world().workers.len(), 2);
     let ticks = target.lock().unwrap().observed.len();
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_mins(1)).await;
     assert_eq!(target.lock().unwrap().observed.len(), ticks);
 }
 
@@ -145,7 +145,7 @@ async fn drain_ends_all_loops_closes_the_source_and_leaves_the_replicas() {
 async fn force_does_not_wait_for_a_target_that_hangs() {
     let stage = Stage::new(policy(2, 10, 10, 5));
     stage.pass(5).await;
-    stage.target.lock().unwrap().observe_hangs = true;
+    stage.fault(Fault::ObserveHangs);
     stage.pass(1).await;
     stage.shutdown.force();
     let begin = stage.shared.now();
@@ -178,7 +178,7 @@ async fn targets_come_and_go_while_it_runs() {
 async fn a_target_that_panics_is_not_forgotten_silently() {
     let stage = Stage::new(policy(0, 10, 10, 5));
     stage.pass(1).await;
-    stage.target.lock().unwrap().observe_panics = true;
+    stage.fault(Fault::ObservePanics);
     let error = stage.running.await.unwrap_err();
     assert!(error.is_panic());
 }

@@ -106,14 +106,22 @@ impl DepthSource for FakeSource {
     }
 }
 
-/// Faults that a target shows, and how often it was asked.
+/// What is wrong with a target.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Fault {
+    #[default]
+    None,
+    ChangesFail,
+    ChangesHang,
+    ObserveHangs,
+    ObservePanics,
+}
+
+/// When a target was asked, and how it behaves.
 #[derive(Debug, Default)]
 pub(crate) struct TargetLog {
     pub(crate) observed: Vec<Millis>,
-    pub(crate) changes_fail: bool,
-    pub(crate) observe_hangs: bool,
-    pub(crate) changes_hang: bool,
-    pub(crate) observe_panics: bool,
+    pub(crate) fault: Fault,
 }
 
 /// The world's replicas.
@@ -132,14 +140,11 @@ impl FakeTarget {
     }
 
     async fn change(&self, change: impl FnOnce(&mut World)) -> Result<(), TargetError> {
-        let (fails, hangs) = {
-            let log = self.log.lock().unwrap();
-            (log.changes_fail, log.changes_hang)
-        };
-        if hangs {
+        let fault = self.log.lock().unwrap().fault;
+        if fault == Fault::ChangesHang {
             pending::<()>().await;
         }
-        if fails {
+        if fault == Fault::ChangesFail {
             return Err(TargetError {
                 reason: "the quota is exhausted".to_owned(),
             });
@@ -151,13 +156,13 @@ impl FakeTarget {
 
 impl ScaleTarget for FakeTarget {
     async fn observe(&self) -> Result<Fleet, TargetError> {
-        let (hangs, panics) = {
+        let fault = {
             let mut log = self.log.lock().unwrap();
             log.observed.push(self.shared.now());
-            (log.observe_hangs, log.observe_panics)
+            log.fault
         };
-        assert!(!panics, "the target panics");
-        if hangs {
+        assert!(fault != Fault::ObservePanics, "the target panics");
+        if fault == Fault::ObserveHangs {
             pending::<()>().await;
         }
         self.shared.world().fleet()
@@ -241,6 +246,11 @@ impl Stage {
     /// A copy of the world as it is now.
     pub(crate) fn snapshot(&self) -> World {
         self.world().clone()
+    }
+
+    /// From now on this is wrong with the target.
+    pub(crate) fn fault(&self, fault: Fault) {
+        self.target.lock().unwrap().fault = fault;
     }
 
     pub(crate) async fn pass(&self, seconds: u64) {

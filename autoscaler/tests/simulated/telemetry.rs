@@ -1,6 +1,6 @@
 //! What is logged, how often, and what is counted.
 
-use crate::stage::Stage;
+use crate::stage::{Fault, Stage};
 use crate::world::policy;
 use testkit::logs;
 
@@ -40,7 +40,7 @@ async fn an_outage_is_logged_once_and_so_is_a_change_that_fails() {
     stage.world().is_broker_up = false;
     stage.pass(600).await;
     stage.world().is_broker_up = true;
-    stage.target.lock().unwrap().changes_fail = true;
+    stage.fault(Fault::ChangesFail);
     stage.world().publish(500, 100_000);
     stage.pass(600).await;
     stage.stop().await;

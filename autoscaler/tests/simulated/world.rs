@@ -41,6 +41,8 @@ pub(crate) struct World {
     pub(crate) done: u64,
     /// (when, active replicas) at every change.
     pub(crate) history: Vec<(Millis, usize)>,
+    /// The last moment with a message ready or in flight, or a call.
+    pub(crate) last_demand: Millis,
     started: u64,
 }
 
@@ -58,6 +60,7 @@ impl World {
             concurrency: 1,
             done: 0,
             history: vec![(0, 0)],
+            last_demand: 0,
             started: 0,
         }
     }
@@ -83,6 +86,9 @@ impl World {
 
     /// Lets time pass up to `now`: messages are finished, replicas become ready and take what waits.
     pub(crate) fn advance_to(&mut self, now: Millis) {
+        if !self.queue.is_empty() || self.calls > 0 {
+            self.last_demand = now;
+        }
         self.now = self.now.max(now);
         for worker in &mut self.workers {
             if worker.phase == Phase::Starting && worker.ready_at <= self.now {
@@ -93,6 +99,9 @@ impl World {
             let last = worker.jobs.iter().copied().max().unwrap_or(0);
             worker.jobs.retain(|end| *end > self.now);
             self.done += (before - worker.jobs.len()) as u64;
+            if before > 0 {
+                self.last_demand = self.last_demand.max(last.min(self.now));
+            }
             if before > 0 && worker.jobs.is_empty() {
                 worker.idle_since = last;
             }
@@ -143,13 +152,13 @@ impl World {
         })
     }
 
-    pub(crate) fn sample(&self) -> Sample {
+    pub(crate) fn sample(&self, called: bool) -> Sample {
         let queue = self.depth().map_or_else(QueueSample::Unknown, QueueSample::Known);
         Sample {
             at: self.at(self.now),
             queue,
             calls: self.calls,
-            called: false,
+            called,
             fleet: self.fleet(),
         }
     }

@@ -69,6 +69,8 @@ pub mod http {
     pub const EXPIRATION: &str = "x-expiration";
     /// The same for every attempt of one message, so that a worker can tell a repetition.
     pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+    /// How many application headers were left out because there were too many, or they were too long.
+    pub const HEADERS_DROPPED: &str = "x-headers-dropped";
     /// What application headers of the message are prefixed with.
     pub const AMQP_PREFIX: &str = "x-amqp-";
     /// On an answer: the verdict, which then outweighs the status.

@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn reset_begins_at_the_least_delay_again() {
-        let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(60));
+        let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_mins(1));
         for _ in 0..50 {
             backoff.next_delay();
         }

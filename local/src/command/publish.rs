@@ -26,6 +26,9 @@ pub(super) fn command() -> Command {
         )
         .after_help("Example: echo '{\"order\": 1}' | kubedaemon publish --queue orders --content-type application/json")
         .args(cli::setting_args([&QUEUE, &BROKER, &VHOST]))
+        .mut_arg(QUEUE.name, |arg| {
+            arg.help(format!("The queue to publish to: {} [env: {}]", QUEUE.accepted(), QUEUE.env()))
+        })
         .arg(
             own("file", "FILE", "A file that is one message; may be repeated", None)
                 .num_args(1..)

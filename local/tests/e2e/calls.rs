@@ -60,11 +60,9 @@ async fn the_first_signal_lets_calls_finish() {
         assert_eq!(call.await.unwrap().unwrap().status.as_u16(), 200);
         assert_eq!(kubedaemon.process.wait().await.code(), Some(0));
         kubedaemon.assert_nothing_is_left();
-        assert!(
-            kubedaemon.last_status().contains("state=zero"),
-            "{}",
-            kubedaemon.last_status()
-        );
+        kubedaemon
+            .wait_for_last_status("state=zero replicas=0 ready=0 in-flight=0 done=0 retried=0 dead=0")
+            .await;
     }
 }
 

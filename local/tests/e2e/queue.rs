@@ -80,11 +80,7 @@ async fn from_zero_to_three_and_back_to_zero() {
     assert_eq!(kubedaemon.worker_ids().len(), gone + 1);
     kubedaemon.process.signal(Signal::INT);
     assert_eq!(kubedaemon.process.wait().await.code(), Some(0));
-    assert!(
-        kubedaemon.last_status().ends_with("done=5 retried=0 dead=1"),
-        "{}",
-        kubedaemon.last_status()
-    );
+    kubedaemon.wait_for_last_status("done=5 retried=0 dead=1").await;
     kubedaemon.assert_nothing_is_left();
 }
 
@@ -123,11 +119,7 @@ async fn the_first_ctrl_c_lets_messages_finish_and_takes_no_new_ones() {
     assert_eq!(kubedaemon.process.wait().await.code(), Some(0));
     kubedaemon.process.wait_for_line("done sleep 1 first").await;
     kubedaemon.assert_nothing_is_left();
-    assert!(
-        kubedaemon.last_status().ends_with("done=1 retried=0 dead=0"),
-        "{}",
-        kubedaemon.last_status()
-    );
+    kubedaemon.wait_for_last_status("done=1 retried=0 dead=0").await;
     until("the second is there", PATIENCE, || async {
         amqp.depth(&queue).await == Some((1, 0))
     })

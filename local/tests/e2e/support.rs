@@ -117,9 +117,19 @@ impl Kubedaemon {
         }
     }
 
-    /// The last status line.
-    pub(crate) fn last_status(&self) -> String {
-        self.process.matching(": state=").pop().unwrap()
+    /// Waits until the last status line ends so. What a process has written arrives after its end, too.
+    pub(crate) async fn wait_for_last_status(&self, end: &str) {
+        until(
+            &format!("the last status ends with {end:?}"),
+            PATIENCE,
+            || async {
+                self.process
+                    .matching(": state=")
+                    .pop()
+                    .is_some_and(|line| line.ends_with(end))
+            },
+        )
+        .await;
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 /// How old a declare of a retry queue may be when something is published to it. The queue expires
 /// [`RETRY_QUEUE_SPARE`] after its delay, so what is published in this time is given back long before.
-const DECLARE_AGAIN_AFTER: Duration = Duration::from_secs(60);
+const DECLARE_AGAIN_AFTER: Duration = Duration::from_mins(1);
 const _: () = assert!(DECLARE_AGAIN_AFTER.as_secs() * 10 < RETRY_QUEUE_SPARE.as_secs());
 
 /// Between tries of one copy while its connection lives.

@@ -77,8 +77,12 @@ pub(super) fn take_apart(delivery: Delivery) -> (u64, Message, Original) {
 fn application_headers(table: &FieldTable) -> Vec<(String, String)> {
     table
         .into_iter()
-        .filter(|(name, _)| !name.as_str().starts_with(OURS) && !BROKERS.contains(&name.as_str()))
-        .map(|(name, value)| (name.to_string(), as_text(value)))
+        .filter_map(|(name, value)| match name.as_str() {
+            // The worker sees the same at every attempt.
+            headers::CC => Some((CC.to_owned(), as_text(value))),
+            name if name.starts_with(OURS) || BROKERS.contains(&name) => None,
+            name => Some((name.to_owned(), as_text(value))),
+        })
         .collect()
 }
 

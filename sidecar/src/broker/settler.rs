@@ -34,7 +34,7 @@ pub(super) struct Settler {
     ledger: Arc<Ledger>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Command {
     tag: Tag,
     action: Action,

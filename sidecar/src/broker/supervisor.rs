@@ -20,6 +20,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// A generation that lived for so long says that nothing is wrong with connecting.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
+/// How a stop of intake ended.
+enum Stopped {
+    Resumed,
+    Lost(String),
+    /// The process drains, and everything is settled.
+    Finished,
+}
+
 /// Owns connecting and consuming.
 #[derive(Debug)]
 pub struct Supervisor {
@@ -61,16 +69,21 @@ impl Supervisor {
         self.enter(State::Drained);
     }
 
-    /// A generation, however long it takes; `None` when draining began first.
+    /// A generation, however long it takes; `None` when the process drained first.
     async fn connect(&self, backoff: &mut Backoff) -> Option<Generation> {
         let config = self.pipeline.config();
         let mut said = String::new();
         loop {
-            let opening = Generation::open(config);
+            if self.pipeline.is_intake_stopped() {
+                match self.wait_while_stopped(std::future::pending()).await {
+                    Stopped::Finished => return None,
+                    Stopped::Resumed | Stopped::Lost(_) => self.enter(State::Connecting),
+                }
+            }
             let error = tokio::select! {
                 biased;
-                () = self.shutdown.draining() => return None,
-                opened = opening => match opened {
+                () = self.pipeline.intake_stopped() => continue,
+                opened = Generation::open(config) => match opened {
                     Ok(generation) => return Some(generation),
                     Err(error) => error,
                 },
@@ -88,10 +101,11 @@ impl Supervisor {
     async fn consume(&self, generation: &Generation, backoff: &mut Backoff) -> Option<String> {
         loop {
             if self.pipeline.is_intake_stopped() {
-                if let Some(lost) = self.wait_while_stopped(generation).await {
-                    return lost;
+                match self.wait_while_stopped(generation.lost()).await {
+                    Stopped::Resumed => continue,
+                    Stopped::Lost(cause) => return Some(cause),
+                    Stopped::Finished => return None,
                 }
-                continue;
             }
             self.enter(State::WaitingForWorker);
             // All branches are cancel safe.
@@ -125,29 +139,28 @@ impl Supervisor {
         }
     }
 
-    /// Waits for the end of a drain or for the resumption of intake. `Some(None)` = drained for good.
-    async fn wait_while_stopped(&self, generation: &Generation) -> Option<Option<String>> {
+    /// Waits until intake is resumed, or the process has drained, or `lost` tells the end of a connection.
+    async fn wait_while_stopped(&self, lost: impl Future<Output = String>) -> Stopped {
         self.enter(State::Draining);
         let finishing = async {
             self.pipeline.idle().await;
             self.enter(State::Drained);
             self.shutdown.draining().await;
+            // Nothing more begins: wait until what was settled is written.
+            self.pipeline.finished().await;
         };
+        // All are cancel safe.
         tokio::select! {
             biased;
-            cause = generation.lost() => Some(Some(cause)),
-            () = self.pipeline.intake_resumed() => None,
-            () = finishing => {
-                // Nothing more begins: wait until what was settled is written.
-                self.pipeline.finished().await;
-                Some(None)
-            }
+            cause = lost => Stopped::Lost(cause),
+            () = self.pipeline.intake_resumed() => Stopped::Resumed,
+            () = finishing => Stopped::Finished,
         }
     }
 
     async fn pause(&self, backoff: &mut Backoff) {
         tokio::select! {
-            () = self.shutdown.draining() => {}
+            () = self.pipeline.intake_stopped() => {}
             () = tokio::time::sleep(backoff.next_delay()) => {}
         }
     }

@@ -37,7 +37,7 @@ pub struct Dispatcher {
 /// Why an exchange on one connection ended without an answer.
 enum Broken {
     /// The request never left; it can be sent elsewhere.
-    Unsent(Request<Full<Bytes>>),
+    Unsent(Box<Request<Full<Bytes>>>),
     /// The request may have been received; no byte of an answer came.
     BeforeAnswer,
     /// The answer broke off.
@@ -89,7 +89,7 @@ impl Dispatcher {
             let spare = request.clone();
             match self.exchange_on(connection, request, now).await {
                 Ok(outcome) => return outcome,
-                Err(Broken::Unsent(unsent)) => request = unsent,
+                Err(Broken::Unsent(unsent)) => request = *unsent,
                 // A worker that closes idle connections and a request can cross; at-least-once makes it right to
                 // send again at once.
                 Err(Broken::BeforeAnswer) => {
@@ -123,13 +123,13 @@ impl Dispatcher {
         now: Duration,
     ) -> Result<Outcome, Broken> {
         if connection.sender.ready().await.is_err() {
-            return Err(Broken::Unsent(request));
+            return Err(Broken::Unsent(Box::new(request)));
         }
         let response = match connection.sender.try_send_request(request).await {
             Ok(response) => response,
             Err(mut failure) => {
                 return Err(match failure.take_message() {
-                    Some(unsent) => Broken::Unsent(unsent),
+                    Some(unsent) => Broken::Unsent(Box::new(unsent)),
                     None if failure.error().is_parse() => Broken::NotHttp,
                     None if connection.is_reused => Broken::BeforeAnswer,
                     None => Broken::MidAnswer,

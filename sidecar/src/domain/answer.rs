@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode, header};
 use std::time::Duration;
 
 /// Retry-After is believed up to here, so that a slip of the worker cannot park a message for years.
-pub const RETRY_AFTER_CAP: Duration = Duration::from_secs(3600);
+pub const RETRY_AFTER_CAP: Duration = Duration::from_hours(1);
 
 /// What of an answer is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +104,16 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(784_111_777); // Sun, 06 Nov 1994 08:49:37 GMT
 
+    const JSON: (&str, &str) = (
+        "content-type",
+        "application/vnd.kubedaemon.verdict+json; charset=utf-8",
+    );
+    type Case = (
+        &'static [(&'static str, &'static str)],
+        &'static str,
+        Option<Explicit>,
+    );
+
     fn read(pairs: &[(&str, &str)], body: &str) -> Answer {
         let mut map = HeaderMap::new();
         for (name, value) in pairs {
@@ -123,30 +133,26 @@ mod tests {
 
     #[test]
     fn explicit_verdicts_in_header_and_json() {
-        let json = (
-            "content-type",
-            "application/vnd.kubedaemon.verdict+json; charset=utf-8",
-        );
-        let cases: &[(&[(&str, &str)], &str, Option<Explicit>)] = &[
+        let cases: &[Case] = &[
             (&[], "", None),
             (&[("x-message-verdict", "ack")], "", Some(Explicit::Ack)),
             (&[("x-message-verdict", "Retry ")], "", Some(Explicit::Retry)),
             (&[("x-message-verdict", "reject")], "", Some(Explicit::Reject)),
             (&[("x-message-verdict", "bananas")], "", Some(Explicit::Unknown)),
-            (&[json], r#"{"status":"ACK"}"#, Some(Explicit::Ack)),
-            (&[json], r#"{"status":"RETRY"}"#, Some(Explicit::Retry)),
-            (&[json], r#"{"status":"ERR"}"#, Some(Explicit::Reject)),
-            (&[json], r#"{"status":"SUCCESS"}"#, Some(Explicit::Ack)),
-            (&[json], r#"{"status":"DROP"}"#, Some(Explicit::Reject)),
-            (&[json], r#"{"status":7}"#, Some(Explicit::Unknown)),
-            (&[json], "not json", Some(Explicit::Unknown)),
+            (&[JSON], r#"{"status":"ACK"}"#, Some(Explicit::Ack)),
+            (&[JSON], r#"{"status":"RETRY"}"#, Some(Explicit::Retry)),
+            (&[JSON], r#"{"status":"ERR"}"#, Some(Explicit::Reject)),
+            (&[JSON], r#"{"status":"SUCCESS"}"#, Some(Explicit::Ack)),
+            (&[JSON], r#"{"status":"DROP"}"#, Some(Explicit::Reject)),
+            (&[JSON], r#"{"status":7}"#, Some(Explicit::Unknown)),
+            (&[JSON], "not json", Some(Explicit::Unknown)),
             (
                 &[("content-type", "application/json")],
                 r#"{"status":"DROP"}"#,
                 None,
             ),
             (
-                &[json, ("x-message-verdict", "ack")],
+                &[JSON, ("x-message-verdict", "ack")],
                 r#"{"status":"DROP"}"#,
                 Some(Explicit::Ack),
             ),

@@ -12,8 +12,6 @@ use std::time::Duration;
 const APPLICATION_HEADERS: usize = 60;
 /// Bytes of application headers passed on; servers commonly refuse heads of more than 8 to 64 KiB.
 const APPLICATION_HEADER_BYTES: usize = 6 * 1024;
-/// How many application headers were left out.
-const HEADERS_DROPPED: &str = "x-headers-dropped";
 /// Passed under their own names, so that traces go on (W3C Trace Context, W3C Baggage).
 const TRACE_HEADERS: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
@@ -125,7 +123,7 @@ fn application_headers(headers: &mut HeaderMap, application: &[(String, String)]
     }
     if dropped > 0 {
         headers.insert(
-            HeaderName::from_static(HEADERS_DROPPED),
+            HeaderName::from_static(names::HEADERS_DROPPED),
             HeaderValue::from(dropped),
         );
     }
@@ -175,7 +173,8 @@ mod tests {
     use crate::domain::delivery::History;
     use proptest::prelude::*;
 
-    const NOW: Duration = Duration::from_secs(1_763_719_200);
+    /// 2025-11-21T10:00:00Z.
+    const NOW: Duration = Duration::from_hours(489_922);
 
     fn target() -> Target {
         Target {
@@ -183,7 +182,7 @@ mod tests {
             host: HeaderValue::from_static("127.0.0.1:8080"),
             queue: "orders".into(),
             max_attempts: 5,
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_mins(1),
         }
     }
 
@@ -239,7 +238,7 @@ mod tests {
             redelivered: true,
             history: History {
                 attempts: 2,
-                first_seen: Some(NOW - Duration::from_secs(9)),
+                first_seen: Some(NOW.checked_sub(Duration::from_secs(9)).unwrap()),
                 ..History::default()
             },
             headers: vec![

@@ -20,16 +20,16 @@ const RUNGS: [Duration; 25] = [
     Duration::from_secs(20),
     Duration::from_secs(30),
     Duration::from_secs(45),
-    Duration::from_secs(60),
+    Duration::from_mins(1),
     Duration::from_secs(90),
-    Duration::from_secs(120),
-    Duration::from_secs(180),
-    Duration::from_secs(240),
-    Duration::from_secs(300),
-    Duration::from_secs(420),
-    Duration::from_secs(600),
-    Duration::from_secs(1200),
-    Duration::from_secs(3600),
+    Duration::from_mins(2),
+    Duration::from_mins(3),
+    Duration::from_mins(4),
+    Duration::from_mins(5),
+    Duration::from_mins(7),
+    Duration::from_mins(10),
+    Duration::from_mins(20),
+    Duration::from_hours(1),
 ];
 
 /// How delays grow with the attempts.
@@ -74,7 +74,7 @@ mod tests {
 
     const POLICY: Policy = Policy {
         min: Duration::from_secs(1),
-        max: Duration::from_secs(300),
+        max: Duration::from_mins(5),
     };
 
     #[test]
@@ -88,9 +88,9 @@ mod tests {
     #[test]
     fn a_hint_lengthens_and_never_shortens() {
         let long = delay(POLICY, 1, Some(Duration::from_secs(55)), 0.5);
-        assert_eq!(long, Duration::from_secs(60));
+        assert_eq!(long, Duration::from_mins(1));
         let short = delay(POLICY, 9, Some(Duration::from_secs(1)), 0.5);
-        assert_eq!(short, Duration::from_secs(300));
+        assert_eq!(short, Duration::from_mins(5));
     }
 
     proptest! {
@@ -106,7 +106,7 @@ mod tests {
         #[test]
         fn a_hint_is_never_undercut(hint in 0_u64..90_000_000) {
             let hint = Duration::from_millis(hint);
-            let capped = hint.min(Duration::from_secs(24 * 3600));
+            let capped = hint.min(Duration::from_hours(24));
             prop_assert!(hinted(hint) >= capped);
         }
     }

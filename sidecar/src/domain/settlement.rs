@@ -151,7 +151,8 @@ mod tests {
     use bytes::Bytes;
     use http::StatusCode;
 
-    const NOW: Duration = Duration::from_millis(1_763_719_200_000);
+    /// 2025-11-21T10:00:00Z.
+    const NOW: Duration = Duration::from_hours(489_922);
 
     fn answered() -> Outcome {
         Outcome::Answered(Answer {

@@ -262,7 +262,7 @@ mod tests {
 
     const BACKOFF: retry::Policy = retry::Policy {
         min: Duration::from_secs(1),
-        max: Duration::from_secs(300),
+        max: Duration::from_mins(5),
     };
 
     fn answered(status: u16) -> Answer {

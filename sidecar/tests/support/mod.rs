@@ -89,6 +89,18 @@ pub fn journal(letter: &testkit::Message) -> String {
     lines.as_slice().iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// Waits until so many messages are ready in the queue. Its consumers are not compared: a quorum queue counts one that
+/// was cancelled for as long as it holds messages.
+pub async fn until_ready(amqp: &Amqp, queue: &str, messages: u32) {
+    let what = format!("{messages} messages are in the queue");
+    testkit::wait::until(&what, PATIENCE, || async {
+        amqp.depth(queue)
+            .await
+            .is_some_and(|(ready, _)| ready == messages)
+    })
+    .await;
+}
+
 /// One queue, one worker, one sidecar.
 pub struct Scene {
     pub queue: String,
@@ -146,13 +158,23 @@ impl Scene {
         .await;
     }
 
+    /// Waits until `count` messages are acknowledged because the worker said yes.
+    pub async fn until_accepted(&self, count: u64) {
+        testkit::wait::until("every message is accepted", PATIENCE, || async {
+            self.sidecar.handle.status().counts.accepted == count
+        })
+        .await;
+    }
+
+    /// Waits until so many messages are ready in the queue.
+    pub async fn until_ready(&self, messages: u32) {
+        until_ready(&self.amqp, &self.queue, messages).await;
+    }
+
     /// Drains and asserts that the queue is empty with nothing left unacknowledged.
     pub async fn end(self) {
         assert_eq!(self.sidecar.stop().await, Drained::Completely);
-        testkit::wait::until("the queue is empty without consumers", PATIENCE, || async {
-            self.amqp.depth(&self.queue).await == Some((0, 0))
-        })
-        .await;
+        until_ready(&self.amqp, &self.queue, 0).await;
         self.amqp.delete(&self.queue).await;
         self.amqp.delete(&format!("{}.dead", self.queue)).await;
     }

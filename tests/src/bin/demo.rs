@@ -22,7 +22,7 @@ use testkit::{Amqp, Broker, http, unique};
 use tokio::time::{Instant, sleep};
 
 /// A machine under load is slow; a demo that takes longer than this has failed.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// A file that does not exist: no attempt can help it.
 const POISON: &str = "/no/such/file";
 /// The word that the HTTP call asks for.

@@ -1,13 +1,10 @@
 //! One row a reason, and the promises one by one. Random histories are in `tests/invariants.rs`.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a test needs some instant to count from"
-)]
 
 use super::*;
 use crate::domain::sample::{Depth, QueueName, SampleError};
 use crate::domain::sentence;
 use crate::target::{Replica, TargetError};
+use crate::testing::some_instant;
 
 const COOL_DOWN: u64 = 60;
 
@@ -30,7 +27,7 @@ struct Target {
 fn target(min: u32, max: u32) -> Target {
     let policy = policy(min, max);
     Target {
-        start: Instant::now(),
+        start: some_instant(),
         second: 0,
         policy,
         memory: Memory::new(&policy),

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// what is in it, so whoever publishes to one declares it again well before that.
 ///
 /// Source: <https://www.rabbitmq.com/docs/ttl#queue-ttl>.
-pub const RETRY_QUEUE_SPARE: Duration = Duration::from_secs(3600);
+pub const RETRY_QUEUE_SPARE: Duration = Duration::from_hours(1);
 
 /// A queue that must be there.
 ///

@@ -1,0 +1,178 @@
+//! A broker that is away, restarted, cut off or short of memory: nothing is lost, and duplicates stay within the
+//! prefetch of each fault.
+
+mod support;
+
+use lapin::BasicProperties;
+use sidecar::State;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use support::{PATIENCE, Running, Scene, config};
+use testkit::wait::until;
+use testkit::worker::{Answer, Gate, Received, Worker};
+use testkit::{Broker, unique};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+
+/// The broker of this file, for one test at a time.
+async fn broker() -> MutexGuard<'static, Broker> {
+    static BROKER: OnceCell<Mutex<Broker>> = OnceCell::const_new();
+    let broker = BROKER
+        .get_or_init(|| async { Mutex::new(Broker::start().await) })
+        .await
+        .lock()
+        .await;
+    if broker.pid().is_none() {
+        // A test that failed left it so.
+        broker.start_again().await;
+    }
+    broker
+}
+
+/// Concurrency 8 and a spare of 7.
+const PREFETCH: usize = 15;
+
+/// A sidecar that works on `messages` messages for some milliseconds each.
+async fn under_load(broker: &Broker, messages: u32) -> Scene {
+    let scene = Scene::with(
+        broker,
+        |_| Answer::ok().after(Duration::from_millis(5)),
+        |config| config.concurrency = 8,
+    )
+    .await;
+    let bodies = (0..messages).map(|number| (number.to_string(), BasicProperties::default()));
+    scene.amqp.publish_many(&scene.queue, bodies).await;
+    scene
+}
+
+/// Waits until the worker has had every message, asserts that nothing is left, and returns how many it had twice.
+async fn duplicates_at_the_end(broker: &Broker, mut scene: Scene, messages: usize) -> usize {
+    let seen = until("the worker has every message", PATIENCE, || async {
+        let mut seen = BTreeMap::new();
+        for request in scene.worker.requests() {
+            *seen.entry(request.text()).or_insert(0_usize) += 1;
+        }
+        (seen.len() == messages).then_some(seen)
+    })
+    .await;
+    scene.amqp = broker.amqp().await;
+    scene.end().await;
+    seen.values().sum::<usize>() - messages
+}
+
+#[tokio::test]
+async fn a_broker_that_is_absent_at_the_start_is_waited_for() {
+    let broker = broker().await;
+    broker.stop().await;
+    let logs = testkit::logs::capture();
+    let (queue, worker) = (unique("orders"), Worker::start(|_| 200).await);
+    let sidecar = Running::start(config(broker.url(), &queue, worker.port())).await;
+    until("it has been said", PATIENCE, || async {
+        !logs.matching("broker cannot be used").is_empty()
+    })
+    .await;
+    broker.start_again().await;
+    let scene = Scene {
+        queue,
+        worker,
+        sidecar,
+        amqp: broker.amqp().await,
+    };
+    scene.until_state(State::Consuming).await;
+    assert!(!scene.sidecar.handle.status().draining);
+    let said = logs.matching("WARN");
+    assert!(said[0].contains("the broker cannot be reached: "), "{said:?}");
+    assert!(said.len() <= 3, "said at a change and not at a try: {said:?}");
+    scene.publish("m").await;
+    scene.until_accepted(1).await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_graceful_restart_under_load_loses_nothing() {
+    let broker = broker().await;
+    let scene = under_load(&broker, 400).await;
+    scene.worker.wait_for(100).await;
+    broker.stop().await;
+    scene.until_state(State::Connecting).await;
+    broker.start_again().await;
+    let duplicates = duplicates_at_the_end(&broker, scene, 400).await;
+    println!("duplicates={duplicates}");
+    assert!(duplicates <= PREFETCH, "{duplicates} duplicates");
+}
+
+#[tokio::test]
+async fn a_kill_under_load_loses_nothing() {
+    let broker = broker().await;
+    let logs = testkit::logs::capture();
+    let scene = under_load(&broker, 400).await;
+    scene.worker.wait_for(100).await;
+    broker.kill().await;
+    scene.until_state(State::Connecting).await;
+    broker.start_again().await;
+    for _ in 0..1 {
+        tokio::time::sleep(Duration::from_millis(15000)).await;
+        let amqp = broker.amqp().await;
+        println!(
+            "{:?} {} {:?}",
+            amqp.depth(&scene.queue).await,
+            scene.worker.count(),
+            scene.sidecar.handle.status()
+        );
+    }
+    let eval = format!("sys:get_status({{'%2F_{}', node()}}).", scene.queue);
+    println!("{}", broker.ctl(&["eval", &eval]).await.unwrap_or_else(|e| e));
+    let eval = format!("ra:member_overview({{'%2F_{}', node()}}).", scene.queue);
+    println!("{}", broker.ctl(&["eval", &eval]).await.unwrap_or_else(|e| e));
+    println!("{}", logs.matching("WARN").join("\n")); std::fs::copy(broker.log_path(), "/tmp/sct/rabbit.log").unwrap(); println!("{:?}", broker.ctl(&["list_queues", "name", "messages", "consumers", "state", "leader"]).await);
+    let duplicates = duplicates_at_the_end(&broker, scene, 400).await;
+    println!("duplicates={duplicates}");
+    assert!(duplicates <= PREFETCH, "{duplicates} duplicates");
+}
+
+#[tokio::test]
+async fn connections_closed_five_times_under_load_lose_nothing() {
+    let broker = broker().await;
+    let scene = under_load(&broker, 3_000).await;
+    let logs = testkit::logs::capture();
+    for round in 1..=5 {
+        scene.worker.wait_for(round * 100).await;
+        broker.close_all_connections().await;
+        until("the sidecar noticed and is back", PATIENCE, || async {
+            logs.matching("broker connection lost").len() == round
+                && scene.sidecar.handle.status().state == State::Consuming
+        })
+        .await;
+    }
+    let duplicates = duplicates_at_the_end(&broker, scene, 3_000).await;
+    println!("duplicates={duplicates}");
+    assert!(duplicates <= 5 * PREFETCH, "{duplicates} duplicates");
+    let said = logs.matching("WARN");
+    assert_eq!(said.len(), 5, "one line a loss: {said:#?}");
+    assert!(
+        said.iter().all(|line| line.contains("CONNECTION_FORCED")),
+        "{said:#?}"
+    );
+}
+
+#[tokio::test]
+async fn while_the_broker_takes_no_publishes_acknowledgements_go_on_and_retries_wait() {
+    let broker = Broker::start().await;
+    let gate = Gate::shut();
+    let answer = Answer::ok().when(&gate);
+    let scene = Scene::with(
+        &broker,
+        move |request: &Received| {
+            if request.text() == "bad" && request.header("x-delivery-attempt") == "1" {
+                Answer::status(500)
+            } else {
+                answer.clone()
+            }
+        },
+        |config| config.concurrency = 8,
+    )
+    .await;
+    for body in ["bad", "good", "bad", "good", "bad", "good"] {
+        scene.publish(body).await;
+    }
+    scene.worker.wait_for(6).await;
+}
