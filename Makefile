@@ -25,7 +25,8 @@ fmt: ## Format the code
 	@cargo fmt --all
 
 docs: ## Write the generated pages of docs/ again
-	@cargo run --quiet --package contract --example settings-page
+	@cargo run --quiet --package contract --example settings-page > docs/reference/settings.md.new
+	@mv docs/reference/settings.md.new docs/reference/settings.md
 
 clean-cache: ## Remove the tools that make test built outside the tree
 	@rm -rf -- "$${XDG_CACHE_HOME:-$$HOME/.cache}/kubedaemon-test"

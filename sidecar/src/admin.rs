@@ -9,7 +9,8 @@
 //! | `POST /drain` | stops intake; 202 at once, with `?wait` 200 when nothing is in flight any more |
 //! | `POST /resume` | takes messages again |
 //!
-//! The levers answer to loopback only: anyone on the pod network could otherwise stop a worker.
+//! The levers answer to loopback only, and not to pages in a browser: anyone on the pod network, or any page that is
+//! open on a laptop, could otherwise stop a worker.
 
 use crate::app::Handle;
 use crate::status::State;
@@ -26,6 +27,10 @@ pub async fn answer(handle: Handle, request: AdminRequest) -> AdminResponse {
         (&Method::GET, "/readyz") => ready(handle.status().state),
         (&Method::GET, "/status") => status(&handle, StatusCode::OK),
         (&Method::GET, "/metrics") => AdminResponse::metrics(ops::metrics::install().render()),
+        (&Method::POST, "/drain" | "/resume") if request.is_from_page => AdminResponse::text(
+            StatusCode::FORBIDDEN,
+            format!("{} is not for pages in a browser", request.path),
+        ),
         (&Method::POST, "/drain" | "/resume") if !request.peer.ip().to_canonical().is_loopback() => {
             AdminResponse::text(
                 StatusCode::FORBIDDEN,

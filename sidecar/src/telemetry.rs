@@ -28,7 +28,7 @@ pub fn describe() {
     describe_gauge!(
         IN_FLIGHT,
         Unit::Count,
-        "Deliveries between receipt and settlement."
+        "Deliveries between dispatch and settlement."
     );
     describe_counter!(
         OUTCOMES,

@@ -64,9 +64,8 @@ impl Upstream {
     pub(crate) async fn at_once(&self, endpoints: &[SocketAddr]) -> Option<Lease> {
         let prober = self.prober.try_acquire();
         let may_connect = *self.gate.borrow() || prober.is_ok();
-        self.connect(endpoints, may_connect, self.connect_timeout)
-            .await
-            .ok()
+        let patience = self.connect_timeout.min(AT_ONCE);
+        self.connect(endpoints, may_connect, patience).await.ok()
     }
 
     /// Begins to wait.

@@ -4,7 +4,7 @@
 pub const ATTEMPTS: &str = "x-kubedaemon-attempts";
 /// When the message was first seen; milliseconds since the epoch, a signed 64-bit integer.
 pub const FIRST_SEEN: &str = "x-kubedaemon-first-seen";
-/// Why a message was retried or given up; a `snake_case` word.
+/// Why a message was given up, on dead letters; a `snake_case` word. Causes of retries are in the journal.
 pub const REASON: &str = "x-kubedaemon-reason";
 /// The HTTP status that the worker answered, when it answered.
 pub const STATUS: &str = "x-kubedaemon-status";

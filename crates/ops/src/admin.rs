@@ -31,6 +31,10 @@ pub struct AdminRequest {
     pub path: String,
     /// The query without `?`; empty when there is none.
     pub query: String,
+    /// Whether a page in a browser asks: it says so by `Origin`, which no page can leave out of a POST. A page from
+    /// anywhere can reach loopback, and must not be able to change anything
+    /// (<https://fetch.spec.whatwg.org/#origin-header>).
+    pub is_from_page: bool,
     /// Who asks. State-changing endpoints may be for loopback only.
     pub peer: SocketAddr,
 }
@@ -166,6 +170,7 @@ where
         },
         path: request.uri().path().to_owned(),
         query: request.uri().query().unwrap_or_default().to_owned(),
+        is_from_page: request.headers().contains_key(header::ORIGIN),
         peer,
     })
     .await;

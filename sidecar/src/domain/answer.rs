@@ -71,7 +71,7 @@ fn explicit(headers: &HeaderMap, body: &[u8]) -> Option<Explicit> {
     Some(word.map_or(Explicit::Unknown, verdict_word))
 }
 
-/// Our words, and Dapr's, so that its workers run unchanged.
+/// Our words, and Dapr's for those who are used to them.
 fn verdict_word(word: &str) -> Explicit {
     match word.trim().to_ascii_lowercase().as_str() {
         "ack" | "success" => Explicit::Ack,

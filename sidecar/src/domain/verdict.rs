@@ -188,6 +188,10 @@ pub fn judge(outcome: &Outcome, circumstances: Circumstances<'_>) -> Verdict {
         Outcome::Crashed if circumstances.history.is_suspect() && circumstances.alone => {
             dead(Reason::CrashedWorker)
         }
+        // One of several did it. Each may prove its innocence alone, even if that is one attempt more than allowed.
+        Outcome::Crashed if !circumstances.history.is_suspect() && !circumstances.alone => {
+            again(Reason::CrashedWorker, None, circumstances)
+        }
         Outcome::Crashed => failed(Reason::CrashedWorker, None, circumstances),
     }
 }
@@ -246,6 +250,12 @@ fn failed(reason: Reason, hint: Option<Duration>, circumstances: Circumstances<'
             cause: reason,
         };
     }
+    again(reason, hint, circumstances)
+}
+
+/// Another attempt, whatever the limit says.
+fn again(reason: Reason, hint: Option<Duration>, circumstances: Circumstances<'_>) -> Verdict {
+    let attempt = circumstances.history.attempt();
     let delay = retry::delay(circumstances.backoff, attempt, hint, circumstances.draw);
     Verdict::Retry {
         reason,
@@ -426,6 +436,28 @@ mod tests {
     }
 
     #[test]
+    fn a_crash_among_several_gives_each_one_attempt_alone_even_beyond_the_limit() {
+        let (first, suspect) = (
+            History::default(),
+            History {
+                attempts: 1,
+                crashes: 1,
+                ..History::default()
+            },
+        );
+        let among_several = |history| Circumstances {
+            alone: false,
+            max_attempts: 1,
+            ..circumstances(history)
+        };
+        assert_eq!(judge(&Outcome::Crashed, among_several(&first)).as_str(), "retry");
+        assert_eq!(
+            judge(&Outcome::Crashed, among_several(&suspect)).as_str(),
+            "dead_letter"
+        );
+    }
+
+    #[test]
     fn a_worker_that_goes_away_while_draining_costs_no_attempt() {
         let history = History::default();
         for outcome in [Outcome::Reset, Outcome::Crashed] {
@@ -465,6 +497,10 @@ mod tests {
             let circumstances = Circumstances { history: &history, max_attempts, backoff: BACKOFF, draining, alone, draw };
             match judge(&outcome, circumstances) {
                 Verdict::Accepted(_) => prop_assert!(false, "{outcome:?} was accepted"),
+                // The one attempt alone that a crash among several grants comes once, for it makes a suspect.
+                Verdict::Retry { reason: Reason::CrashedWorker, .. } if !alone => {
+                    prop_assert!(crashes == 0 || attempts + 1 < max_attempts);
+                }
                 Verdict::Retry { counts: true, .. } => prop_assert!(attempts + 1 < max_attempts),
                 Verdict::Retry { .. } | Verdict::DeadLetter { .. } | Verdict::Released(_) => {}
             }

@@ -4,11 +4,14 @@ use contract::names;
 use lapin::types::{AMQPValue, FieldTable};
 use std::time::Duration;
 
-/// How much longer than its delay a retry queue lives after it was last declared. `x-expires` deletes a queue with
-/// what is in it, so whoever publishes to one declares it again well before that.
+/// How much longer than its delay a retry queue lives after it was last declared: 30 days.
+///
+/// `x-expires` deletes a queue with what is in it. Whoever publishes to one declares it again long before, so only
+/// messages whose target refuses them for all that time could be lost; and a queue that nobody has used for a month
+/// is litter. RabbitMQ accepts no more than 2^32 - 1 ms, which is 49 days.
 ///
 /// Source: <https://www.rabbitmq.com/docs/ttl#queue-ttl>.
-pub const RETRY_QUEUE_SPARE: Duration = Duration::from_hours(1);
+pub const RETRY_QUEUE_SPARE: Duration = Duration::from_hours(30 * 24);
 
 /// A queue that must be there.
 ///
