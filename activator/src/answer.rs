@@ -27,6 +27,23 @@ pub(crate) enum Answer {
     },
 }
 
+impl Answer {
+    /// The worker's answer.
+    pub(crate) fn worker(
+        response: Box<Response<Incoming>>,
+        lease: Lease,
+        in_flight: InFlight,
+        upgrade: Option<OnUpgrade>,
+    ) -> Self {
+        Self::Worker {
+            response,
+            lease,
+            in_flight,
+            upgrade,
+        }
+    }
+}
+
 /// Whether a caller is in the middle of sending a body, and would lose an answer that comes now together with the end
 /// of the connection. HTTP/2 ends streams one by one; who expects a 100 has not begun to send.
 pub(crate) fn is_still_sending(head: &request::Parts, body: &Incoming) -> bool {

@@ -8,7 +8,7 @@ use crate::proxy::headers::{CALL_ID, end_to_end};
 use crate::targets::TargetName;
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, request};
 use hyper::body::Incoming;
 use std::fmt;
 use std::sync::Arc;
@@ -110,6 +110,26 @@ impl Mailer {
             Uncollected::BrokenOff => Reject::new(Reason::ClientGone, "the request broke off in the middle of its body"),
         })
     }
+}
+
+/// The queue for an asynchronous call, when it is one that can be taken.
+///
+/// # Errors
+///
+/// [`Reason::MethodNotAllowed`] for anything but a POST, [`Reason::NoQueue`].
+pub(crate) fn queue_for(
+    target: &TargetName,
+    method: &Method,
+    queue: Option<String>,
+) -> Result<String, Reject> {
+    if method != Method::POST {
+        return Err(Reject::new(
+            Reason::MethodNotAllowed,
+            "an asynchronous call is a POST",
+        ));
+    }
+    let detail = || format!("{target} takes no asynchronous calls: no queue is set for it");
+    queue.ok_or_else(|| Reject::new(Reason::NoQueue, detail()))
 }
 
 /// What confirms a call: the body of the 202.

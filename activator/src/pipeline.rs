@@ -27,9 +27,9 @@ use crate::config::Limits;
 use crate::domain::buffer::{Buffer, Ticket};
 use crate::domain::reject::{Reason, Reject};
 use crate::domain::route::{Directory, Route, Routing, resolve};
-use crate::enqueue::{Mailer, Queued};
+use crate::enqueue::{Mailer, Queued, queue_for};
 use crate::proxy::body::{ResponseBody, discard};
-use crate::proxy::forward::{Outbound, Sent, send};
+use crate::proxy::forward::{Outbound, Sent, Way, send};
 use crate::proxy::headers;
 use crate::proxy::pool::Lease;
 use crate::proxy::server::Peer;
@@ -39,7 +39,7 @@ use crate::targets::{TargetName, TargetState};
 use crate::telemetry::{self, Access};
 use crate::waker::{Target, Waker};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, request};
+use http::{Request, Response, request};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -99,14 +99,12 @@ impl Pipeline {
             }
             Route::Forward { target, path, prefix } => {
                 access.is_for(&target);
-                let outbound = Outbound::new(
-                    head,
-                    body.as_ref(),
-                    authority.as_deref(),
-                    &path,
-                    prefix.as_deref(),
-                    peer,
-                )?;
+                let way = Way {
+                    authority: authority.as_deref(),
+                    path: &path,
+                    prefix: prefix.as_deref(),
+                };
+                let outbound = Outbound::new(head, body.as_ref(), &way, peer)?;
                 self.forward(&target, outbound, body, access).await
             }
         }
@@ -120,18 +118,7 @@ impl Pipeline {
         rest: Option<String>,
         body: &mut Option<Incoming>,
     ) -> Result<Queued, Reject> {
-        if head.method != Method::POST {
-            return Err(Reject::new(
-                Reason::MethodNotAllowed,
-                "an asynchronous call is a POST",
-            ));
-        }
-        let Some(queue) = self.waker.queue(target) else {
-            return Err(Reject::new(
-                Reason::NoQueue,
-                format!("{target} takes no asynchronous calls: no queue is set for it"),
-            ));
-        };
+        let queue = queue_for(target, &head.method, self.waker.queue(target))?;
         let _ticket = self.admit(target, self.mailer.cost(head))?;
         self.mailer.enqueue(target, queue, head, rest, body).await
     }
@@ -151,19 +138,14 @@ impl Pipeline {
             let lease = match self.waker.at_once(&target, &states).await {
                 Some(lease) => lease,
                 None => {
-                    self.hold(&target, states.clone(), deadline, outbound.held, access)
+                    self.hold(&target, &states, deadline, outbound.held, access)
                         .await?
                 }
             };
             let (upgrade, held) = (outbound.upgrade.take(), outbound.held);
             match send(lease, outbound.with(body), name, self.limits.response_timeout).await {
                 Sent::Answered(response, lease) => {
-                    return Ok(Answer::Worker {
-                        response,
-                        lease,
-                        in_flight,
-                        upgrade,
-                    });
+                    return Ok(Answer::worker(response, lease, in_flight, upgrade));
                 }
                 Sent::Rejected(reject) => return Err(reject),
                 Sent::Unsent(request) => outbound = Outbound::unsent(request, body, upgrade, held),
@@ -180,19 +162,19 @@ impl Pipeline {
     async fn hold(
         &self,
         target: &Target,
-        states: watch::Receiver<TargetState>,
+        states: &watch::Receiver<TargetState>,
         deadline: Instant,
         bytes: u64,
         access: &mut Access,
     ) -> Result<Lease, Reject> {
         let ticket = self.admit(&target.name, bytes)?;
         let since = Instant::now();
-        let woken = self.waker.wait(target, states, deadline).await;
+        let woken = self.waker.wait(target, states.clone(), deadline).await;
         drop(ticket);
         telemetry::waited(since.elapsed(), woken.as_ref().err().map(|reject| reject.reason));
         let woken = woken?;
         if woken.was_cold {
-            access.has_waited(since.elapsed());
+            access.has_waited(access.started().elapsed());
         }
         Ok(woken.lease)
     }

@@ -40,7 +40,8 @@ pub trait Targets: Send + Sync + 'static {
     fn wake(&self, target: &TargetName);
 
     /// Tells how many calls wait for or are being answered by the target, at every change. The autoscaler keeps a
-    /// target above zero while this is not zero.
+    /// target above zero while this is not zero. Must return at once and not call the activator: it is called with
+    /// a lock held, so that numbers are told in the order in which they came about.
     fn load_changed(&self, target: &TargetName, calls: u32);
 
     /// The queue behind a target, for asynchronous calls; `None` when it has none.

@@ -67,7 +67,10 @@ pub(crate) fn describe() {
         "1 for the state that the target is in, 0 for the others."
     );
     describe_gauge!(READY_ENDPOINTS, "Endpoints of the target.");
-    describe_gauge!(BROKER_CONNECTED, "Whether asynchronous calls can be published.");
+    describe_gauge!(
+        BROKER_CONNECTED,
+        "Whether the last asynchronous call found the broker there."
+    );
     describe_counter!(ASYNC_CALLS, "Asynchronous calls, by result.");
     describe_histogram!(
         REQUEST_DURATION,

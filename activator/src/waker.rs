@@ -47,6 +47,8 @@ pub(crate) struct Target {
     pub(crate) load: Load,
     upstream: Upstream,
     ask_again: Duration,
+    /// From when the wake machine counts its time.
+    known_since: Instant,
 }
 
 /// What a wait has brought.
@@ -82,7 +84,8 @@ impl Waker {
         name: &TargetName,
     ) -> Result<(Arc<Target>, watch::Receiver<TargetState>), Reject> {
         let Some(states) = self.targets.watch(name) else {
-            let known = self.targets.names();
+            let mut known = self.targets.names();
+            known.sort();
             return Err(Reject::unrouted(&Unrouted::Unknown {
                 asked: name.to_string(),
                 known,
@@ -206,6 +209,7 @@ impl Waker {
             load: Load::new(name.clone(), Arc::clone(&self.targets)),
             upstream: Upstream::new(pool, self.limits.connect_timeout),
             ask_again: (self.limits.wake_timeout / 2).max(ASK_AGAIN_AT_LEAST),
+            known_since: Instant::now(),
         }
     }
 
@@ -264,7 +268,7 @@ impl Directory for Waker {
 impl Target {
     /// Feeds the wake machine and does what it says.
     fn on(&self, event: Event) {
-        let now = Instant::now().into_std();
+        let now = self.known_since.elapsed();
         let effect = {
             let mut state = self.lock();
             let (next, effect) = state.step(event, now, self.ask_again);

@@ -105,10 +105,10 @@ impl Config {
         let target = process.target();
         let admin = process.admin();
         let grace = process.grace();
-        let was_queue_wrong = problems
-            .iter()
-            .any(|problem| problem.name.to_ascii_lowercase().contains("queue"));
-        if settings.queue.is_none() && !was_queue_wrong {
+        let is_queue_given = process
+            .given(settings::QUEUE.name, &settings::QUEUE.env())
+            .is_some();
+        if !is_queue_given {
             problems.push(Problem::missing(
                 "--queue",
                 "the name of the queue that messages come from",
@@ -172,7 +172,7 @@ struct Process<'a> {
 
 impl Process<'_> {
     /// The name as the user wrote it, and the value.
-    fn given(&self, flag: &'static str, variable: &'static str) -> Option<(String, String)> {
+    fn given(&self, flag: &str, variable: &str) -> Option<(String, String)> {
         let from_flag = self.matches.try_get_one::<String>(flag).ok().flatten();
         from_flag
             .map(|value| (format!("--{flag}"), value.clone()))
@@ -402,12 +402,15 @@ mod tests {
             let said = read(&["--queue", "q", flag, value], &[]).unwrap_err();
             assert!(said.contains(expected) && said.lines().count() == 1, "{said}");
         }
+        let wrong = ["--admin", "x", "--timeout", "-1s"];
+        let said = read(&wrong, &[("KUBEDAEMON_GRACE", "y")]).unwrap_err();
+        assert_eq!(said.lines().count(), 4, "{said}");
         let said = read(
-            &["--admin", "x", "--timeout", "-1s"],
-            &[("KUBEDAEMON_GRACE", "y")],
+            &wrong,
+            &[("KUBEDAEMON_GRACE", "y"), ("KUBEDAEMON_QUEUE", "orders")],
         )
         .unwrap_err();
-        assert_eq!(said.lines().count(), 4, "{said}");
+        assert_eq!(said.lines().count(), 3, "{said}");
     }
 
     #[test]

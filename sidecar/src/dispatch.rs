@@ -5,3 +5,6 @@ mod gate;
 mod pool;
 
 pub use client::{Dispatcher, Worker};
+
+#[cfg(test)]
+mod tests;

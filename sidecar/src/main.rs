@@ -43,7 +43,7 @@ async fn run(config: Config) -> ExitCode {
         Err(error) => return cli::refuse(error),
     };
     if let Ok(Some(address)) = bound.admin_addr() {
-        tracing::info!(%address, "admin port open")
+        tracing::info!(%address, "admin port open");
     }
     match bound.run(shutdown).await {
         Drained::Completely => ExitCode::SUCCESS,

@@ -131,6 +131,11 @@ pub fn cannot_connect(broker: &str, cause: &str) {
     warn!(broker, cause, "broker cannot be used; trying until it can");
 }
 
+/// The broker refuses the subscription; said when the cause changes.
+pub fn cannot_subscribe(queue: &str, cause: &str) {
+    warn!(queue, cause, "the queue cannot be consumed; trying until it can");
+}
+
 /// Consuming ended without our doing while the connection lives.
 pub fn consumer_ended(queue: &str, cause: &str) {
     warn!(queue, cause, "the broker ended the consumer; subscribing again");

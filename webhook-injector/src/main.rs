@@ -1,9 +1,10 @@
-//! `webhook-injector check FILE…`: what the annotations in manifests would do.
+//! `webhook-injector serve`: the admission webhook. `webhook-injector check FILE…`: what annotations would do.
 
 use clap::{Arg, ArgMatches, Command};
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use webhook_injector::domain::model::{Decision, decide};
+use webhook_injector::server::{self, Bound, Config};
 use webhook_injector::{manifest, report};
 
 /// Something is denied or cannot be read; the same as for a command line that cannot be understood.
@@ -11,10 +12,11 @@ const REFUSED: u8 = 2;
 
 fn main() -> ExitCode {
     let matches = command().get_matches();
-    let (_, matches) = matches
-        .subcommand()
-        .expect("invariant: clap requires a subcommand, and there is one");
-    check(matches)
+    match matches.subcommand() {
+        Some(("serve", matches)) => serve(matches),
+        Some(("check", matches)) => check(matches),
+        _ => unreachable!("invariant: clap requires one of the subcommands"),
+    }
 }
 
 fn command() -> Command {
@@ -30,10 +32,71 @@ fn command() -> Command {
         .after_help(CHECK_HELP);
     Command::new("webhook-injector")
         .version(env!("CARGO_PKG_VERSION"))
-        .about("The annotation model of Kubedaemon: what annotations mean for a workload")
+        .about("Puts the sidecar of Kubedaemon into annotated pods")
         .subcommand_required(true)
         .arg_required_else_help(true)
+        .subcommand(server::command())
         .subcommand(check)
+}
+
+fn serve(matches: &ArgMatches) -> ExitCode {
+    let (format, filter) = server::logging(matches);
+    if let Err(sentence) = ops::telemetry::init(format, filter) {
+        return cli::refuse(sentence);
+    }
+    let config = match Config::read(matches) {
+        Ok(config) => config,
+        Err(problems) => return cli::refuse(problems),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(run(config, matches)),
+        Err(error) => cli::refuse(format!("the runtime cannot be started: {error}")),
+    }
+}
+
+async fn run(config: Config, matches: &ArgMatches) -> ExitCode {
+    ops::metrics::install();
+    let shutdown = ops::shutdown::Shutdown::new();
+    if let Err(error) = ops::shutdown::on_signals(shutdown.clone()) {
+        return cli::refuse(error);
+    }
+    let bound = match server::bind(config).await {
+        Ok(bound) => bound,
+        Err(sentence) => return cli::refuse(sentence),
+    };
+    if let Err(sentence) = publish_authority(&bound, matches) {
+        return cli::refuse(sentence);
+    }
+    if let Ok(address) = bound.addr() {
+        tracing::info!(%address, "reviews are answered");
+    }
+    if let Ok(Some(address)) = bound.admin_addr() {
+        tracing::info!(%address, "admin port open");
+    }
+    match bound.run(shutdown).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            tracing::warn!("forced to end with reviews in work");
+            ExitCode::FAILURE
+        }
+        Err(sentence) => cli::refuse(sentence),
+    }
+}
+
+/// Writes what callers have to trust where the command line says; beside its place first, so that nobody reads half.
+fn publish_authority(bound: &Bound, matches: &ArgMatches) -> Result<(), String> {
+    let (Some(pem), Some(file)) = (bound.authority_pem(), matches.get_one::<String>("ca-out")) else {
+        return Ok(());
+    };
+    if file == "-" {
+        say(pem);
+        return Ok(());
+    }
+    let beside = format!("{file}.new");
+    std::fs::write(&beside, pem)
+        .and_then(|()| std::fs::rename(&beside, file))
+        .map_err(|error| format!("{file} cannot be written: {error}"))
 }
 
 const CHECK_HELP: &str = "\

@@ -5,7 +5,7 @@
 mod field;
 mod workload;
 
-pub use workload::{Container, EnvValue, EnvVar, Kind, Workload};
+pub use workload::{Container, EnvValue, EnvVar, Kind, PodShape, Workload};
 
 use field::Field;
 use serde_json::Value;

@@ -72,7 +72,7 @@ impl Broker {
             return Ok(Arc::clone(open));
         }
         if link.open.take().is_some() {
-            telemetry::broker_lost("the connection was lost");
+            link.lost("the connection was lost");
         }
         if let Some((cause, due)) = &link.failed
             && Instant::now() < *due
@@ -94,10 +94,9 @@ impl Broker {
                 Ok(open)
             }
             Err(cause) => {
+                link.lost(&cause);
                 let due = Instant::now() + link.backoff.next_delay();
-                if link.failed.replace((cause.clone(), due)).is_none() {
-                    telemetry::broker_lost(&cause);
-                }
+                link.failed = Some((cause.clone(), due));
                 Err(cause)
             }
         }
@@ -121,7 +120,7 @@ impl Broker {
             .is_some_and(|current| Arc::ptr_eq(current, open))
         {
             link.open = None;
-            telemetry::broker_lost(cause);
+            link.lost(cause);
         }
     }
 
@@ -145,6 +144,16 @@ impl Broker {
                 self.distrust(&open, cause).await;
                 Err(OutboxError::Unconfirmed(cause.to_owned()))
             }
+        }
+    }
+}
+
+impl Link {
+    /// Says that the broker is away, unless that was said since it was last there. Connecting may be tried at once.
+    fn lost(&mut self, cause: &str) {
+        if self.failed.is_none() {
+            telemetry::broker_lost(cause);
+            self.failed = Some((cause.to_owned(), Instant::now()));
         }
     }
 }

@@ -14,6 +14,17 @@ use std::pin::pin;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Where a call came from and goes to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Way<'a> {
+    /// The authority that the caller named.
+    pub(crate) authority: Option<&'a str>,
+    /// Path and query for the worker.
+    pub(crate) path: &'a str,
+    /// What was taken off the path.
+    pub(crate) prefix: Option<&'a str>,
+}
+
 /// A request as its worker shall see it, before its body is attached.
 #[derive(Debug)]
 pub(crate) struct Outbound {
@@ -25,8 +36,8 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
-    /// Makes a caller's request into the one for the worker: `path` with its query in place of the caller's, headers
-    /// as they are for the next hop.
+    /// Makes a caller's request into the one for the worker: the worker's path in place of the caller's, headers as
+    /// they are for the next hop.
     ///
     /// # Errors
     ///
@@ -34,11 +45,14 @@ impl Outbound {
     pub(crate) fn new(
         mut head: request::Parts,
         body: Option<&Incoming>,
-        authority: Option<&str>,
-        path: &str,
-        prefix: Option<&str>,
+        way: &Way<'_>,
         peer: &Peer,
     ) -> Result<Self, Reject> {
+        let Way {
+            authority,
+            path,
+            prefix,
+        } = *way;
         let fields: usize = head
             .headers
             .iter()

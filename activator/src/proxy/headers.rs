@@ -97,13 +97,14 @@ pub(crate) struct Origin<'a> {
 ///
 /// `X-Forwarded-Proto` and `X-Forwarded-Host` stay as they are when a proxy before us has set them.
 pub(crate) fn to_worker(headers: &mut HeaderMap, origin: &Origin<'_>) {
-    let takes_trailers = lists(headers, &TE, "trailers");
+    let takes_trailers = origin.upgrade.is_none() && lists(headers, &TE, "trailers");
     take_off(headers);
     // We have already said "100 Continue" ourselves by the time the body flows.
     headers.remove(EXPECT);
     join(headers, &COOKIE, "; ");
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
     if let Some(authority) = origin
         .authority
@@ -137,15 +138,14 @@ pub(crate) fn to_caller(headers: &mut HeaderMap, waited: Option<Duration>) {
     }
 }
 
-/// Says how long a call waited for its worker.
+/// Says how long a call waited for its worker: whole milliseconds, and with one decimal (cut off, so that both agree)
+/// where browsers show it.
 ///
 /// Source: <https://www.w3.org/TR/server-timing/>.
 pub(crate) fn explain(headers: &mut HeaderMap, waited: Duration) {
-    headers.insert(
-        COLD_START,
-        HeaderValue::from(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX)),
-    );
-    let timing = format!("wake;dur={:.1}", waited.as_secs_f64() * 1000.0);
+    let tenths = u64::try_from(waited.as_micros() / 100).unwrap_or(u64::MAX);
+    headers.insert(COLD_START, HeaderValue::from(tenths / 10));
+    let timing = format!("wake;dur={}.{}", tenths / 10, tenths % 10);
     if let Ok(timing) = HeaderValue::try_from(timing) {
         headers.append(SERVER_TIMING, timing);
     }
@@ -304,7 +304,7 @@ mod tests {
             ("authorization", "Bearer x"),
             ("cookie", "a=1"),
             ("cookie", "b=2"),
-            ("te", "deflate, Trailers"),
+            ("te", "trailers"),
             ("trailer", "digest"),
             ("traceparent", "00-x"),
             ("via", "1.0 edge"),
@@ -330,7 +330,6 @@ mod tests {
                 "content-length: 3",
                 "cookie: a=1; b=2",
                 "host: orders.shop:80",
-                "te: trailers",
                 "traceparent: 00-x",
                 "trailer: digest",
                 "upgrade: websocket",
@@ -340,6 +339,18 @@ mod tests {
                 "x-forwarded-prefix: /shop/orders",
                 "x-forwarded-proto: https",
             ]
+        );
+    }
+
+    #[test]
+    fn trailers_are_taken_when_the_caller_takes_them() {
+        let mut headers = map(&[("connection", "te"), ("te", "deflate;q=0.5, Trailers")]);
+        to_worker(&mut headers, &origin());
+        headers.remove(VIA);
+        let said = said(&headers);
+        assert!(
+            said.contains(&"te: trailers".to_owned()) && said.contains(&"connection: te".to_owned()),
+            "{said:?}"
         );
     }
 
@@ -357,7 +368,7 @@ mod tests {
             [
                 "etag: e",
                 "server-timing: db;dur=3",
-                "server-timing: wake;dur=1234.6",
+                "server-timing: wake;dur=1234.5",
                 "x-kubedaemon-cold-start: 1234",
             ]
         );

@@ -1,12 +1,12 @@
 //! Calls that go to a queue of a real RabbitMQ.
 
-use crate::support::{FakeTargets, Running};
+use crate::support::{FakeTargets, Running, captured_logs};
 use activator::{Broker, Limits, Routing};
 use std::sync::Arc;
 use std::time::Duration;
 use testkit::http::{self, post};
+use testkit::unique;
 use testkit::wait::{PATIENCE, until};
-use testkit::{logs, unique};
 
 /// An activator whose target `orders` has `queue`, and the outbox it publishes through.
 async fn over(url: &str, queue: &str) -> (Arc<Broker>, Running) {
@@ -137,7 +137,7 @@ async fn a_queue_that_refuses_is_503() {
 
 #[tokio::test]
 async fn no_broker_is_503_and_says_so_once() {
-    let logs = logs::capture();
+    let logs = captured_logs();
     let closed = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -161,6 +161,7 @@ async fn no_broker_is_503_and_says_so_once() {
 /// Whatever happens to the broker: every 202 is a message in the queue, and calls are taken again once it is back.
 #[tokio::test]
 async fn a_broker_that_stops_never_loses_a_202() {
+    let logs = captured_logs();
     let broker = testkit::Broker::start().await;
     let queue = unique("calls");
     let amqp = broker.amqp().await;
@@ -207,6 +208,8 @@ async fn a_broker_that_stops_never_loses_a_202() {
         call(&running, "again").await.status.as_u16() == 202
     })
     .await;
+    assert_eq!(logs.matching("the broker is away").len(), 1, "{logs:?}");
+    assert_eq!(logs.matching("connected to the broker").len(), 2, "{logs:?}");
     let amqp = broker.amqp().await;
     let found: Vec<String> = amqp
         .get_all(&queue)

@@ -1,12 +1,11 @@
 //! Calls to workers at zero.
 
-use crate::support::{FakeOutbox, FakeTargets, Running, impatient, target};
+use crate::support::{FakeOutbox, FakeTargets, Running, captured_logs, impatient, target};
 use activator::{Limits, Routing};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use testkit::http::{self, get, post};
-use testkit::logs;
 use testkit::worker::{Answer, Worker};
 
 /// A worker whose port is closed until it is started again.
@@ -29,7 +28,7 @@ async fn a_held_call_is_answered_after_the_wake() {
     let worker = Worker::start(|_| Answer::ok().body("from the worker").header("x-worker", "1")).await;
     let targets = FakeTargets::at_zero(&["orders"]);
     let running = Running::start(&targets, Limits::default()).await;
-    let logs = logs::capture();
+    let logs = captured_logs();
 
     let url = running.url("/default/orders/a/b?c=d");
     let call = tokio::spawn(async move { get(&url).await.unwrap() });

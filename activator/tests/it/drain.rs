@@ -3,6 +3,7 @@
 use crate::streaming::to;
 use crate::support::{FakeTargets, Running};
 use activator::{Drained, Limits};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::time::Duration;
 use testkit::http::{get, post};
 use testkit::wait::{PATIENCE, until};
@@ -132,4 +133,36 @@ async fn callers_in_the_backlog_are_answered() {
         assert!(caller.read_to_end().await.starts_with("HTTP/1.1 200"));
     }
     assert_eq!(ended(&mut running).await, Drained { cut: 0 });
+}
+
+/// HTTP/2 carries many calls on one connection: those that are there are finished, and the connection then ends.
+#[tokio::test]
+async fn a_drain_finishes_the_streams_of_a_connection() {
+    let worker = Worker::start(|_| Answer::ok().body("done")).await;
+    let targets = FakeTargets::at_zero(&["orders"]);
+    let mut running = Running::start(&targets, Limits::default()).await;
+    let stream = TcpStream::connect(running.address).await.unwrap();
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    let connection = tokio::spawn(connection);
+    let calls: Vec<_> = (0..10)
+        .map(|n| {
+            let mut sender = sender.clone();
+            let request = http::Request::get(format!("http://orders.default/{n}"))
+                .body(String::new())
+                .unwrap();
+            tokio::spawn(async move { sender.send_request(request).await.unwrap().status().as_u16() })
+        })
+        .collect();
+    targets.loaded("orders", 10).await;
+    running.shutdown.drain();
+    refuses_connections(&running).await;
+    targets.endpoints("orders", &[worker.address()]);
+    for call in calls {
+        assert_eq!(call.await.unwrap(), 200);
+    }
+    assert_eq!(ended(&mut running).await, Drained { cut: 0 });
+    connection.await.unwrap().unwrap();
 }

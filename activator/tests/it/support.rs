@@ -7,8 +7,9 @@ use futures_util::future::BoxFuture;
 use ops::shutdown::Shutdown;
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
+use testkit::logs::Logs;
 pub(crate) use testkit::wait::PATIENCE;
 use testkit::wait::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -217,6 +218,16 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.shutdown.force();
     }
+}
+
+/// Captures what this test logs.
+///
+/// While a process has one subscriber only, tracing asks the *current thread* whether a line is of interest when it is
+/// first met, and another test's thread would say no for all. A second subscriber, which wants nothing, prevents that.
+pub(crate) fn captured_logs() -> Logs {
+    static SECOND: OnceLock<tracing::Dispatch> = OnceLock::new();
+    SECOND.get_or_init(|| tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new()));
+    testkit::logs::capture()
 }
 
 /// Limits under which a wait in vain is over soon.

@@ -1,6 +1,6 @@
 //! Queues that are made so that the first message at zero replicas finds one, and the whole way from there.
 
-use crate::{publish, queue, sample_one, source, until_ready};
+use crate::{capture, publish, queue, sample_one, source, until_ready};
 use autoscaler::domain::Policy;
 use autoscaler::{
     Autoscaler, DepthSource, Fleet, Phase, Replica, ReplicaId, ScaleTarget, TargetError, TargetSpec,
@@ -9,14 +9,14 @@ use ops::shutdown::Shutdown;
 use std::sync::Mutex;
 use std::time::Duration;
 use testkit::wait::{PATIENCE, until};
-use testkit::{broker, logs, table, unique};
+use testkit::{broker, table, unique};
 use tokio::sync::watch;
 
 #[tokio::test]
 async fn a_missing_queue_and_its_dead_letter_queue_are_made() {
     let broker = broker().await;
     let amqp = broker.amqp().await;
-    let logs = logs::capture();
+    let logs = capture();
     let mut source = source(broker);
     let name = unique("orders");
     let dead = format!("{name}.dead");
@@ -50,7 +50,7 @@ async fn a_queue_known_as_missing_is_asked_again_once_it_is_made() {
 async fn a_queue_that_exists_is_used_as_it_is_and_its_risks_are_named() {
     let broker = broker().await;
     let amqp = broker.amqp().await;
-    let logs = logs::capture();
+    let logs = capture();
     let mut source = source(broker);
     let name = unique("classic");
     amqp.declare(&name, table([])).await;

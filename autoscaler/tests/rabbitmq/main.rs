@@ -53,3 +53,14 @@ async fn until_ready(source: &mut PassiveDeclare, name: &str, ready: u64) {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
+
+/// Captures this test's logs.
+///
+/// While a process has only one subscriber, tracing asks only the thread that meets a log line for the first time
+/// whether anybody wants it, and remembers a no for all. Other tests run on threads without a subscriber, so a second
+/// subscriber that wants nothing is kept for ever.
+fn capture() -> testkit::logs::Logs {
+    static SECOND: std::sync::OnceLock<tracing::Dispatch> = std::sync::OnceLock::new();
+    SECOND.get_or_init(|| tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new()));
+    testkit::logs::capture()
+}

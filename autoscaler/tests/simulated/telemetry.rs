@@ -1,12 +1,12 @@
 //! What is logged, how often, and what is counted.
 
+use crate::capture;
 use crate::stage::{Fault, Stage};
 use crate::world::policy;
-use testkit::logs;
 
 #[tokio::test(start_paused = true)]
 async fn a_life_is_logged_in_a_few_lines() {
-    let logs = logs::capture();
+    let logs = capture();
     let stage = Stage::new(policy(0, 10, 1, 5));
     stage.pass(60).await;
     stage.world().publish(3, 1000);
@@ -34,7 +34,7 @@ async fn a_life_is_logged_in_a_few_lines() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_logged_once_and_so_is_a_change_that_fails() {
-    let logs = logs::capture();
+    let logs = capture();
     let stage = Stage::new(policy(0, 10, 10, 5));
     stage.pass(5).await;
     stage.world().is_broker_up = false;

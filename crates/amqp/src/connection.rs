@@ -120,6 +120,30 @@ impl Connection {
         }
     }
 
+    /// Waits until the broker holds back publishes on this connection and says why; for ever if it never does. Cancel
+    /// safe.
+    pub async fn until_blocked(&self) -> String {
+        let mut state = self.state.clone();
+        let blocked = state.wait_for(|state| matches!(state, State::Blocked(_))).await;
+        match blocked.map(|state| state.clone()) {
+            Ok(State::Blocked(reason)) => reason,
+            // Lost: what waits for it hears of that by itself.
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Waits until the broker has not held back publishes for `time` without a break. Cancel safe.
+    pub(crate) async fn unblocked_for(&self, time: Duration) {
+        let mut state = self.state.clone();
+        while tokio::time::timeout(time, self.until_blocked()).await.is_ok() {
+            // Cannot fail but by a loss, of which what waits hears by itself.
+            let _unblocked = state
+                .wait_for(|state| !matches!(state, State::Blocked(_)))
+                .await
+                .is_ok();
+        }
+    }
+
     /// Closes gracefully within 3 s: what was written before is processed by the broker first.
     pub async fn close(&self) {
         // A connection that is lost already, or that does not answer, is dropped; the broker cleans up the same way.

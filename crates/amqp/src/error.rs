@@ -31,7 +31,9 @@ pub enum Error {
     #[error("the broker says: {0}; an exclusive queue can be used by its own connection only")]
     Locked(String),
     /// The certificate or the TLS handshake.
-    #[error("TLS to the broker failed: {0}; a private authority is trusted through SSL_CERT_FILE")]
+    #[error(
+        "TLS to the broker failed: {0}; a private authority is trusted through SSL_CERT_FILE, a port without TLS wants amqp://"
+    )]
     Tls(String),
     /// Anything else the broker said.
     #[error("the broker says: {0}")]
@@ -85,6 +87,9 @@ impl From<lapin::Error> for Error {
                 Self::Tls(io.to_string())
             }
             ErrorKind::IOError(io) => Self::Unreachable(io.to_string()),
+            ErrorKind::ParsingError(_) => Self::Unreachable(
+                "what answers there does not speak AMQP; a port with TLS wants amqps://".to_owned(),
+            ),
             ErrorKind::MissingHeartbeatError => {
                 Self::Unreachable("no heartbeat came for too long".to_owned())
             }

@@ -103,6 +103,26 @@ impl Publisher {
             .unwrap_or(Err(PublishError::TimedOut))
     }
 
+    /// As [`publish`](Self::publish), but time in which the broker takes no publishes (a memory or disk alarm) does not
+    /// count: what was handed over before it is sent after it, and must not be published a second time by then.
+    ///
+    /// # Errors
+    /// Those of [`publish`](Self::publish).
+    pub async fn publish_through_alarms(
+        &self,
+        exchange: &str,
+        routing_key: &str,
+        properties: BasicProperties,
+        body: &[u8],
+    ) -> Result<(), PublishError> {
+        // Dropping either is fine: the one that ends first decides.
+        tokio::select! {
+            biased;
+            published = self.publish_unbounded(exchange, routing_key, properties, body) => published,
+            () = self.connection.unblocked_for(CONFIRM_TIMEOUT) => Err(PublishError::TimedOut),
+        }
+    }
+
     async fn publish_unbounded(
         &self,
         exchange: &str,

@@ -9,10 +9,11 @@
 mod inspect;
 mod plan;
 
-pub use inspect::{Observed, Risk};
+pub use inspect::Risk;
 pub use plan::{QueuePlan, RETRY_QUEUE_SPARE};
 
 use crate::{Connection, Error};
+use inspect::Observed;
 use lapin::Channel;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
@@ -84,17 +85,11 @@ async fn passive_declare(channel: &Channel, name: &str) -> Result<(), Error> {
 /// Learns how a queue was declared, one refusal at a time.
 async fn inspect_queue(connection: &Connection, plan: &QueuePlan) -> Result<Vec<Risk>, Error> {
     let mut observed = Observed::default();
+    let ours = plan.arguments();
     // Every round learns one of a dozen arguments; a text that teaches nothing ends it.
     for _ in 0..inspect::ARGUMENTS {
         let channel = connection.create_channel().await?;
-        let refusal = match declare(
-            &channel,
-            plan.name(),
-            &observed,
-            observed.arguments_like(&plan.arguments()),
-        )
-        .await
-        {
+        let refusal = match declare(&channel, plan.name(), &observed, observed.arguments_like(&ours)).await {
             Ok(()) => {
                 close(&channel).await;
                 break;
@@ -108,7 +103,7 @@ async fn inspect_queue(connection: &Connection, plan: &QueuePlan) -> Result<Vec<
             break;
         }
     }
-    Ok(observed.risks())
+    Ok(observed.risks(&ours))
 }
 
 async fn declare(channel: &Channel, name: &str, like: &Observed, arguments: FieldTable) -> Result<(), Error> {

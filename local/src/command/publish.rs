@@ -7,14 +7,21 @@ use contract::broker::BrokerUrl;
 use contract::settings::{BROKER, QUEUE, VHOST};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use lapin::BasicProperties;
+use ops::backoff::Backoff;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Messages on their way at once: enough to keep a broker busy over its disk writes.
 const IN_FLIGHT: usize = 128;
 /// AMQP 0-9-1 `delivery-mode` of a message that survives a restart of the broker.
 const PERSISTENT: u8 = 2;
+/// How long a queue may refuse before that is the answer.
+const REFUSAL_PATIENCE: Duration = Duration::from_secs(5);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) fn command() -> Command {
     Command::new("publish")
@@ -132,13 +139,33 @@ impl Publish {
         if let Some(content_type) = &self.content_type {
             properties = properties.with_content_type(content_type.as_str().into());
         }
-        match publisher.publish("", &self.queue, properties, &body).await {
+        match self.publish_patiently(publisher, properties, &body).await {
             Ok(()) => Ok(id),
             Err(PublishError::Unroutable { .. }) => Err(format!(
                 "there is no queue {:?} on {}: kubedaemon run --queue {} makes it, or check name and vhost",
                 self.queue, self.broker, self.queue
             )),
             Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// A refusal is certain: the message is not there and can be published again. A quorum queue refuses for a moment
+    /// after it was made, until it has a leader, and while it is full.
+    async fn publish_patiently(
+        &self,
+        publisher: &Publisher,
+        properties: BasicProperties,
+        body: &[u8],
+    ) -> Result<(), PublishError> {
+        let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
+        let began = Instant::now();
+        loop {
+            let published = publisher.publish("", &self.queue, properties.clone(), body).await;
+            let is_refused = matches!(published, Err(PublishError::Refused { .. }));
+            if !is_refused || began.elapsed() > REFUSAL_PATIENCE {
+                return published;
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
         }
     }
 }

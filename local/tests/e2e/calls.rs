@@ -15,7 +15,7 @@ async fn a_call_wakes_the_worker_and_it_goes_back_to_zero() {
             (answer.status.as_u16(), answer.text().as_str()),
             (200, "/some/path?a=b ")
         );
-        assert_eq!(kubedaemon.worker_ids().len(), round);
+        kubedaemon.wait_for_workers(round).await;
         kubedaemon
             .wait_for_status("back at zero", |worker| {
                 worker["replicas"] == serde_json::json!([])
@@ -41,7 +41,7 @@ async fn many_callers_wake_one_process() {
     for call in calls {
         assert_eq!(call.await.unwrap().text(), "hello");
     }
-    assert_eq!(kubedaemon.worker_ids().len(), 1);
+    kubedaemon.wait_for_workers(1).await;
     kubedaemon.process.wait_for_line("resize-1 | took hello").await;
     kubedaemon.process.signal(Signal::TERM);
     assert_eq!(kubedaemon.process.wait().await.code(), Some(0));
@@ -110,10 +110,7 @@ async fn a_crashed_worker_is_restarted_and_the_next_call_is_answered() {
         .wait_for_line("worker worker ended by itself: it exited with status 9")
         .await;
     assert_eq!(http::post(&url, &[], "hello").await.unwrap().text(), "hello");
-    until("started twice", PATIENCE, || async {
-        kubedaemon.worker_ids().len() == 2
-    })
-    .await;
+    kubedaemon.wait_for_workers(2).await;
     kubedaemon.process.signal(Signal::INT);
     assert_eq!(kubedaemon.process.wait().await.code(), Some(0));
 }

@@ -110,6 +110,15 @@ impl Kubedaemon {
         self.process.matching("| up pid=").into_iter().map(id).collect()
     }
 
+    /// Waits until this many worker processes were up, those that are gone included, and panics when it was one more.
+    pub(crate) async fn wait_for_workers(&self, count: usize) {
+        until(&format!("{count} workers were up"), PATIENCE, || async {
+            self.worker_ids().len() >= count
+        })
+        .await;
+        assert_eq!(self.worker_ids().len(), count);
+    }
+
     /// Panics when a worker process is left.
     pub(crate) fn assert_nothing_is_left(&self) {
         for id in self.worker_ids() {

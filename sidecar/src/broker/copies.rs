@@ -69,7 +69,8 @@ impl Copies {
         let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
         loop {
             let properties = of_copy(original, copy, message_id);
-            match self.try_publish(copy.to, properties, &original.body).await {
+            let publishing = self.try_publish(copy.to, properties, &original.body);
+            match self.say_when_blocked(publishing).await {
                 Ok(()) => {
                     if self.failing.swap(false, Relaxed) {
                         telemetry::copies_confirmed_again(&self.queue);
@@ -81,12 +82,29 @@ impl Copies {
                     if !self.connection.is_open() {
                         return Err(NotConfirmed);
                     }
-                    if !self.failing.swap(true, Relaxed) {
-                        telemetry::copies_failing(&self.queue, &error.to_string());
-                    }
+                    self.say_failing(&error.to_string());
                 }
             }
             tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+
+    /// Sees one try through, however long the broker takes no publishes.
+    async fn say_when_blocked<T>(&self, publishing: impl Future<Output = T>) -> T {
+        tokio::pin!(publishing);
+        let reason = tokio::select! {
+            biased;
+            published = &mut publishing => return published,
+            reason = self.connection.until_blocked() => reason,
+        };
+        self.say_failing(&format!("the broker takes no publishes: {reason}"));
+        publishing.await
+    }
+
+    /// Once until copies are confirmed again.
+    fn say_failing(&self, cause: &str) {
+        if !self.failing.swap(true, Relaxed) {
+            telemetry::copies_failing(&self.queue, cause);
         }
     }
 
@@ -100,7 +118,10 @@ impl Copies {
             Destination::DeadLetter => self.dead_letter.clone(),
             Destination::Retry(delay) => self.retry_queue(delay).await?,
         };
-        let published = self.publisher.publish("", &name, properties, body).await;
+        let published = self
+            .publisher
+            .publish_through_alarms("", &name, properties, body)
+            .await;
         if let Err(PublishError::Unroutable { .. }) = published {
             // Somebody deleted the queue; the next try finds it again.
             match to {

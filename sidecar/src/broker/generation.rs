@@ -5,9 +5,10 @@
 use super::copies::Copies;
 use crate::config::Config;
 use crate::telemetry;
-use amqp::topology::{QueuePlan, ensure_queue};
+use amqp::topology::{QueuePlan, Risk, ensure_queue};
 use amqp::{Connection, Error};
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 /// The open connections of one generation.
 #[derive(Debug)]
@@ -17,12 +18,31 @@ pub(super) struct Generation {
     publishing: Arc<Connection>,
 }
 
+/// The risks that were last found at each queue: they are said when they appear, not at every connection.
+#[derive(Debug, Default)]
+pub(super) struct KnownRisks(Mutex<HashMap<String, Vec<Risk>>>);
+
+impl KnownRisks {
+    /// Takes in what was found at a queue and returns what is new in it.
+    fn news(&self, queue: &str, found: Vec<Risk>) -> Vec<Risk> {
+        let mut known = self.0.lock().expect("invariant: no holder panics");
+        let before = known.entry(queue.to_owned()).or_default();
+        let news = found
+            .iter()
+            .filter(|risk| !before.contains(risk))
+            .cloned()
+            .collect();
+        *before = found;
+        news
+    }
+}
+
 impl Generation {
     /// Connects and puts the topology in place.
     ///
     /// Two connections, because a broker with a memory or disk alarm stops reading from those that publish, and
     /// acknowledgements would wait with them (<https://www.rabbitmq.com/docs/alarms>).
-    pub(super) async fn open(config: &Config) -> Result<Self, Error> {
+    pub(super) async fn open(config: &Config, known: &KnownRisks) -> Result<Self, Error> {
         let name = |role: &str| format!("{} {role}", config.name);
         let (consuming, publishing) = (name("consuming"), name("publishing"));
         let (consuming, publishing) = tokio::try_join!(
@@ -37,12 +57,12 @@ impl Generation {
             consuming,
             publishing,
         };
-        generation.ensure_topology(config).await?;
+        generation.ensure_topology(config, known).await?;
         Ok(generation)
     }
 
     /// The dead-letter queue first: what is in the queue may need it at once.
-    pub(super) async fn ensure_topology(&self, config: &Config) -> Result<(), Error> {
+    pub(super) async fn ensure_topology(&self, config: &Config, known: &KnownRisks) -> Result<(), Error> {
         let plans = [
             QueuePlan::dead_letter(&config.dead_letter),
             QueuePlan::worker(&config.queue, &config.dead_letter),
@@ -52,11 +72,16 @@ impl Generation {
             if ensured.created {
                 telemetry::queue_made(plan.name());
             }
-            for risk in &ensured.risks {
-                telemetry::queue_at_risk(plan.name(), risk);
+            for risk in known.news(plan.name(), ensured.risks) {
+                telemetry::queue_at_risk(plan.name(), &risk);
             }
         }
         Ok(())
+    }
+
+    /// Whether the connection to consume can still be used.
+    pub(super) fn is_open(&self) -> bool {
+        self.consuming.is_open()
     }
 
     /// Waits until one of the two is lost and says why. Cancel safe.

@@ -206,7 +206,8 @@ fn as_text(value: &AMQPValue) -> String {
 fn as_json(value: &AMQPValue) -> serde_json::Value {
     match value {
         AMQPValue::Boolean(flag) => (*flag).into(),
-        AMQPValue::Float(number) => (*number).into(),
+        // By its own shortest text: 0.1 and not 0.10000000149011612.
+        AMQPValue::Float(number) => number.to_string().parse::<f64>().unwrap_or(f64::NAN).into(),
         AMQPValue::Double(number) => (*number).into(),
         AMQPValue::DecimalValue(decimal) => {
             serde_json::Value::String(format!("{}e-{}", decimal.value, decimal.scale))
@@ -218,7 +219,11 @@ fn as_json(value: &AMQPValue) -> serde_json::Value {
             .map(|(name, value)| (name.to_string(), as_json(value)))
             .collect(),
         AMQPValue::ByteArray(bytes) => String::from_utf8_lossy(bytes.as_slice()).into(),
+        AMQPValue::Timestamp(seconds) => (*seconds).into(),
         AMQPValue::Void => serde_json::Value::Null,
         number => as_number(number).into(),
     }
 }
+
+#[cfg(test)]
+mod tests;

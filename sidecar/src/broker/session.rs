@@ -27,12 +27,18 @@ pub(super) enum End {
     ConsumerEnded(String),
 }
 
-/// Consumes until something ends it. Deliveries in flight go on and settle on the same channel, which closes when the
-/// last of them has.
+/// A subscription that nothing was taken from yet.
+pub(super) struct Session {
+    channel: Channel,
+    consumer: Consumer,
+    settler: Settler,
+}
+
+/// Subscribes.
 ///
 /// # Errors
-/// When the broker refuses the subscription.
-pub(super) async fn run(pipeline: &Arc<Pipeline>, generation: &Generation) -> Result<End, amqp::Error> {
+/// When the broker refuses.
+pub(super) async fn open(pipeline: &Pipeline, generation: &Generation) -> Result<Session, amqp::Error> {
     let config = pipeline.config();
     let channel = generation.consuming.create_channel().await?;
     // Per consumer, not per channel: RabbitMQ 4.3 refuses the global form. The spare beyond concurrency covers
@@ -41,7 +47,7 @@ pub(super) async fn run(pipeline: &Arc<Pipeline>, generation: &Generation) -> Re
         .basic_qos(config.prefetch(), BasicQosOptions { global: false })
         .await
         .map_err(amqp::Error::from)?;
-    let mut consumer = channel
+    let consumer = channel
         .basic_consume(
             config.queue.as_str().into(),
             // The broker makes up a name.
@@ -57,11 +63,23 @@ pub(super) async fn run(pipeline: &Arc<Pipeline>, generation: &Generation) -> Re
         Arc::clone(pipeline.ledger()),
         pipeline.tasks(),
     );
-    let end = hand_out(pipeline, generation, &mut consumer, &settler).await;
-    if matches!(end, End::IntakeStopped | End::WorkerDown) {
-        give_back(&channel, &mut consumer, &settler).await;
+    Ok(Session {
+        channel,
+        consumer,
+        settler,
+    })
+}
+
+impl Session {
+    /// Consumes until something ends it. Deliveries in flight go on and settle on the same channel, which closes when
+    /// the last of them has.
+    pub(super) async fn run(mut self, pipeline: &Arc<Pipeline>, generation: &Generation) -> End {
+        let end = hand_out(pipeline, generation, &mut self.consumer, &self.settler).await;
+        if matches!(end, End::IntakeStopped | End::WorkerDown) {
+            give_back(&self.channel, &mut self.consumer, &self.settler).await;
+        }
+        end
     }
-    Ok(end)
 }
 
 async fn hand_out(

@@ -2,8 +2,8 @@
 //!
 //! One log line a change and not one a try, however long the broker is away.
 
-use super::generation::Generation;
-use super::session::{self, End};
+use super::generation::{Generation, KnownRisks};
+use super::session::{self, End, Session};
 use crate::pipeline::Pipeline;
 use crate::status::State;
 use crate::telemetry;
@@ -17,7 +17,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// A broker that comes back should not wait for us; full jitter halves this on average.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
-/// A generation that lived for so long says that nothing is wrong with connecting.
+/// A generation or a session that lived for so long says that nothing is wrong with beginning one.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 /// How a stop of intake ended.
@@ -33,12 +33,17 @@ enum Stopped {
 pub struct Supervisor {
     pipeline: Arc<Pipeline>,
     shutdown: Shutdown,
+    risks: KnownRisks,
 }
 
 impl Supervisor {
     /// A supervisor that ends when `shutdown` drains.
     pub fn new(pipeline: Arc<Pipeline>, shutdown: Shutdown) -> Self {
-        Self { pipeline, shutdown }
+        Self {
+            pipeline,
+            shutdown,
+            risks: KnownRisks::default(),
+        }
     }
 
     /// Runs until drained, or until forced.
@@ -83,7 +88,7 @@ impl Supervisor {
             let error = tokio::select! {
                 biased;
                 () = self.pipeline.intake_stopped() => continue,
-                opened = Generation::open(config) => match opened {
+                opened = Generation::open(config, &self.risks) => match opened {
                     Ok(generation) => return Some(generation),
                     Err(error) => error,
                 },
@@ -99,6 +104,8 @@ impl Supervisor {
 
     /// Sessions on one generation; returns why it was lost, or `None` when drained.
     async fn consume(&self, generation: &Generation, backoff: &mut Backoff) -> Option<String> {
+        let queue = &self.pipeline.config().queue;
+        let mut is_queue_sure = true;
         loop {
             if self.pipeline.is_intake_stopped() {
                 match self.wait_while_stopped(generation.lost()).await {
@@ -116,27 +123,64 @@ impl Supervisor {
                 () = self.pipeline.dispatcher().until_up() => {}
             }
             self.pipeline.ledger().set_worker_up(true);
+            let subscribing = self.subscribe(generation, backoff, is_queue_sure);
+            let Some(session) = subscribing.await else {
+                continue;
+            };
             self.enter(State::Consuming);
-            match session::run(&self.pipeline, generation).await {
-                Ok(End::IntakeStopped) => backoff.reset(),
-                Ok(End::ConnectionLost(cause)) => return Some(cause),
-                Ok(End::WorkerDown) => {
-                    backoff.reset();
+            let begun = Instant::now();
+            let end = session.run(&self.pipeline, generation).await;
+            if begun.elapsed() > HEALTHY_AFTER || end == End::IntakeStopped || end == End::WorkerDown {
+                backoff.reset();
+            }
+            is_queue_sure = true;
+            match end {
+                End::IntakeStopped => {}
+                End::ConnectionLost(cause) => return Some(cause),
+                End::WorkerDown => {
                     self.pipeline.ledger().set_worker_up(false);
-                    telemetry::worker_gone(&self.pipeline.config().queue);
+                    telemetry::worker_gone(queue);
                 }
-                Ok(End::ConsumerEnded(cause)) => {
-                    telemetry::consumer_ended(&self.pipeline.config().queue, &cause);
-                    // The queue may be gone; making it again is what brings the publishers' messages back to it.
-                    // One that cannot be made is reported when the connection is made anew.
-                    if let Err(error) = generation.ensure_topology(self.pipeline.config()).await {
-                        return Some(error.to_string());
-                    }
+                End::ConsumerEnded(cause) => {
+                    telemetry::consumer_ended(queue, &cause);
+                    // It may be gone; making it again is what brings the publishers' messages back to it.
+                    is_queue_sure = false;
                     self.pause(backoff).await;
                 }
-                Err(error) => return Some(error.to_string()),
             }
         }
+    }
+
+    /// A session, however long the broker refuses one: the right to read may be missing, or the queue be gone. The
+    /// connection stays, for deliveries of earlier sessions settle on it. `None` when intake stops or it is lost.
+    async fn subscribe(
+        &self,
+        generation: &Generation,
+        backoff: &mut Backoff,
+        is_queue_sure: bool,
+    ) -> Option<Session> {
+        let config = self.pipeline.config();
+        let mut said = String::new();
+        while generation.is_open() && !self.pipeline.is_intake_stopped() {
+            let opening = async {
+                if !is_queue_sure || !said.is_empty() {
+                    generation.ensure_topology(config, &self.risks).await?;
+                }
+                session::open(&self.pipeline, generation).await
+            };
+            let sentence = match opening.await {
+                Ok(session) => return Some(session),
+                Err(error) => error.to_string(),
+            };
+            if generation.is_open() && sentence != said {
+                telemetry::cannot_subscribe(&config.queue, &sentence);
+                // No fault of the worker: it stays ready.
+                self.enter(State::Connecting);
+            }
+            said = sentence;
+            self.pause(backoff).await;
+        }
+        None
     }
 
     /// Waits until intake is resumed, or the process has drained, or `lost` tells the end of a connection.

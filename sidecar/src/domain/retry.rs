@@ -62,8 +62,8 @@ pub fn hinted(hint: Duration) -> Duration {
 /// The nearest rung that is not shorter; beyond the last, whole hours.
 fn rung(delay: Duration) -> Duration {
     RUNGS.into_iter().find(|rung| *rung >= delay).unwrap_or_else(|| {
-        let hours = delay.as_secs().div_ceil(3600).clamp(1, 24);
-        Duration::from_secs(hours * 3600)
+        let hours = delay.as_nanos().div_ceil(Duration::from_hours(1).as_nanos());
+        Duration::from_hours(u64::try_from(hours).unwrap_or(u64::MAX).clamp(1, 24))
     })
 }
 
@@ -91,6 +91,8 @@ mod tests {
         assert_eq!(long, Duration::from_mins(1));
         let short = delay(POLICY, 9, Some(Duration::from_secs(1)), 0.5);
         assert_eq!(short, Duration::from_mins(5));
+        let odd = hinted(Duration::from_hours(17) + Duration::from_millis(1));
+        assert_eq!(odd, Duration::from_hours(18));
     }
 
     proptest! {

@@ -6,6 +6,8 @@
     reason = "every test binary uses its own part of this"
 )]
 
+pub mod binary;
+
 use ops::shutdown::Shutdown;
 use sidecar::{App, Config, Drained, Handle, State, Worker as WorkerAddress, domain::retry};
 use std::time::Duration;

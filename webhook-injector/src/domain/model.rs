@@ -3,6 +3,7 @@
 //! A workload takes part when it carries any annotation of ours; everything but the queue has a default. A workload
 //! that does not take part is never refused, whatever else is in it.
 
+use super::BOOKKEEPING;
 use crate::manifest::{Container, Workload};
 use contract::annotations::{ALL, INJECT};
 use contract::quantity::format_duration;
@@ -10,6 +11,7 @@ use contract::settings::{
     Annotations, Layered, Naming, PORT, Problem, QUEUE, Setting, Settings, Source, TIMEOUT, Unknown, parse,
     unknown,
 };
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -131,15 +133,24 @@ impl fmt::Display for Warning {
 
 /// Decides what happens to a workload.
 pub fn decide(workload: &Workload) -> Decision {
-    if !workload
-        .annotations
-        .keys()
-        .any(|name| Naming::Annotation.has_prefix(name))
-    {
+    judge(
+        &workload.annotations,
+        &workload.containers,
+        workload.termination_grace_period,
+    )
+}
+
+/// Decides what happens to a pod with these annotations and containers.
+pub(crate) fn judge(
+    annotations: &BTreeMap<String, String>,
+    containers: &[Container],
+    grace_period: Option<Duration>,
+) -> Decision {
+    if !annotations.keys().any(|name| Naming::Annotation.has_prefix(name)) {
         return Decision::Skip(SkipReason::AnnotationAbsent);
     }
     let mut problems = Vec::new();
-    let asked_for = match workload.annotations.get(INJECT).map(String::as_str) {
+    let asked_for = match annotations.get(INJECT).map(String::as_str) {
         Some("false") => return Decision::Skip(SkipReason::Disabled),
         Some("true") => true,
         None => false,
@@ -153,18 +164,18 @@ pub fn decide(workload: &Workload) -> Decision {
             false
         }
     };
-    let worker = workload.containers.first();
+    let worker = containers.first();
     if worker.is_none() {
         problems.push(Problem::missing(
             "spec.template.spec.containers",
             "at least one container",
         ));
     }
-    let annotations = Annotations::new(workload.annotations.clone());
+    let source = Annotations::new(annotations.clone());
     let container_port = ContainerPort(worker.and_then(|worker| worker.ports.first().copied()));
-    match (parse(&Layered(&[&annotations, &container_port])), worker) {
+    match (parse(&Layered(&[&source, &container_port])), worker) {
         (Ok(settings), Some(worker)) if problems.is_empty() => {
-            let warnings = warnings(workload, &settings, asked_for);
+            let warnings = warnings(annotations, grace_period, &settings, asked_for);
             Decision::Inject(Box::new(Plan {
                 settings,
                 worker: worker.clone(),
@@ -179,9 +190,15 @@ pub fn decide(workload: &Workload) -> Decision {
     }
 }
 
-fn warnings(workload: &Workload, settings: &Settings, asked_for: bool) -> Vec<Warning> {
-    let names = workload.annotations.keys().map(String::as_str);
-    let mut warnings: Vec<Warning> = unknown(Naming::Annotation, names, ALL)
+fn warnings(
+    annotations: &BTreeMap<String, String>,
+    grace_period: Option<Duration>,
+    settings: &Settings,
+    asked_for: bool,
+) -> Vec<Warning> {
+    let names = annotations.keys().map(String::as_str);
+    let ours = [ALL, BOOKKEEPING].concat();
+    let mut warnings: Vec<Warning> = unknown(Naming::Annotation, names, &ours)
         .into_iter()
         .map(Warning::UnknownAnnotation)
         .collect();
@@ -190,7 +207,7 @@ fn warnings(workload: &Workload, settings: &Settings, asked_for: bool) -> Vec<Wa
     }
     let timeout = settings.timeout;
     // Only a grace period that somebody wrote is worth a word: one that is absent says nothing about their intent.
-    if let Some(grace_period) = workload.termination_grace_period.filter(|grace| *grace < timeout) {
+    if let Some(grace_period) = grace_period.filter(|grace| *grace < timeout) {
         warnings.push(Warning::GracePeriodTooShort {
             grace_period,
             timeout,

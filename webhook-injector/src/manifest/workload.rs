@@ -106,12 +106,67 @@ pub enum EnvValue {
     FromCluster(String),
 }
 
+/// What matters of a pod, or of the pods that a workload makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodShape {
+    /// Annotations; those of the workload itself win over those of its pod template.
+    pub annotations: BTreeMap<String, String>,
+    /// The containers, without init containers.
+    pub containers: Vec<Container>,
+    /// `terminationGracePeriodSeconds`; Kubernetes takes 30 s when it is absent.
+    pub termination_grace_period: Option<Duration>,
+}
+
+impl PodShape {
+    /// Reads a `v1` Pod as it arrives for admission.
+    ///
+    /// # Errors
+    /// One sentence that begins with the path of what cannot be used.
+    pub fn of_pod(object: &Value) -> Result<Self, String> {
+        let object = Field::root(object);
+        Self::read(&[object.at(&["metadata", "annotations"])], &object.get("spec"))
+    }
+
+    /// Reads the pods of a Deployment or a StatefulSet.
+    ///
+    /// # Errors
+    /// One sentence that begins with the path of what cannot be used.
+    pub fn of_workload(object: &Value) -> Result<Self, String> {
+        Self::of_template(&Field::root(object))
+    }
+
+    fn of_template(object: &Field<'_>) -> Result<Self, Wrong> {
+        let template = object.at(&["spec", "template"]);
+        let annotations = [
+            template.at(&["metadata", "annotations"]),
+            object.at(&["metadata", "annotations"]),
+        ];
+        Self::read(&annotations, &template.get("spec"))
+    }
+
+    /// Of the annotations the last ones win.
+    fn read(annotations: &[Field<'_>], spec: &Field<'_>) -> Result<Self, Wrong> {
+        let mut merged = BTreeMap::new();
+        for annotations in annotations {
+            merged.extend(strings_by_name(annotations)?);
+        }
+        let grace = spec.get("terminationGracePeriodSeconds").number(0..=u32::MAX)?;
+        Ok(Self {
+            annotations: merged,
+            containers: spec
+                .get("containers")
+                .list()?
+                .iter()
+                .map(container)
+                .collect::<Result<_, _>>()?,
+            termination_grace_period: grace.map(|seconds| Duration::from_secs(u64::from(seconds))),
+        })
+    }
+}
+
 pub(super) fn read(kind: Kind, object: &Field<'_>) -> Result<Workload, Wrong> {
     let name = object.at(&["metadata", "name"]);
-    let pod = object.at(&["spec", "template", "spec"]);
-    let mut annotations = strings_by_name(&object.at(&["spec", "template", "metadata", "annotations"]))?;
-    annotations.extend(strings_by_name(&object.at(&["metadata", "annotations"]))?);
-    let grace = pod.get("terminationGracePeriodSeconds").number(0..=u32::MAX)?;
+    let shape = PodShape::of_template(object)?;
     Ok(Workload {
         kind,
         namespace: object
@@ -123,17 +178,12 @@ pub(super) fn read(kind: Kind, object: &Field<'_>) -> Result<Workload, Wrong> {
             .string()?
             .filter(|name| !name.is_empty())
             .ok_or_else(|| name.missing("a name"))?,
-        annotations,
+        annotations: shape.annotations,
         replicas: object
             .at(&["spec", "replicas"])
             .number(0..=i32::MAX.unsigned_abs())?,
-        containers: pod
-            .get("containers")
-            .list()?
-            .iter()
-            .map(container)
-            .collect::<Result<_, _>>()?,
-        termination_grace_period: grace.map(|seconds| Duration::from_secs(u64::from(seconds))),
+        containers: shape.containers,
+        termination_grace_period: shape.termination_grace_period,
     })
 }
 

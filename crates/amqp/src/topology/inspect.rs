@@ -9,7 +9,7 @@ pub(super) const ARGUMENTS: usize = 16;
 
 /// How a queue was declared, as far as is known. Begins as what we would have declared ourselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Observed {
+pub(super) struct Observed {
     pub(super) durable: bool,
     pub(super) auto_delete: bool,
     /// Arguments that differ from ours; `None` = the queue was declared without it.
@@ -63,15 +63,13 @@ impl Observed {
         table.into()
     }
 
-    /// What in it loses messages.
-    pub fn risks(&self) -> Vec<Risk> {
-        let value = |name: &str| {
-            self.arguments
-                .get(name)
-                .and_then(Option::as_ref)
-                .map(|argument| argument.value.clone())
+    /// What in it loses messages. `ours` are the arguments with which we would have declared it.
+    pub(super) fn risks(&self, ours: &FieldTable) -> Vec<Risk> {
+        let value = |name: &str| match self.arguments.get(name) {
+            Some(argument) => argument.as_ref().map(|argument| argument.value.clone()),
+            None => ours.inner().get(name).map(text_of),
         };
-        let differs = |name: &str| self.arguments.contains_key(name);
+        let is = |name: &str, wanted: &str| value(name).is_some_and(|value| value == wanted);
         let mut risks = Vec::new();
         if !self.durable {
             risks.push(Risk::Transient);
@@ -86,21 +84,35 @@ impl Observed {
             risks.push(Risk::MessageTtl(ttl));
         }
         let bounded = value("x-max-length").or_else(|| value("x-max-length-bytes"));
-        // Where nothing was said about overflow, a worker queue of ours would differ (reject-publish).
+        // Where nothing is said about overflow the head is dropped.
         if let Some(limit) = bounded
-            && (differs("x-overflow") && value("x-overflow").is_none_or(|overflow| overflow == "drop-head"))
+            && value("x-overflow").is_none_or(|overflow| overflow == "drop-head")
         {
             risks.push(Risk::DropsHead(limit));
         }
-        if differs("x-dead-letter-exchange") && value("x-dead-letter-exchange").is_none() {
-            risks.push(Risk::NoDeadLetter);
-        } else if differs("x-dead-letter-strategy") {
-            risks.push(Risk::DeadLettersAtMostOnce);
+        // What nobody dead-letters from is fine without.
+        if ours.inner().contains_key("x-dead-letter-exchange") {
+            // A classic queue does not know the strategy.
+            let is_sure = is("x-queue-type", "quorum") && is("x-dead-letter-strategy", "at-least-once");
+            match value("x-dead-letter-exchange") {
+                None => risks.push(Risk::NoDeadLetter),
+                Some(_) if is_sure => {}
+                Some(_) => risks.push(Risk::DeadLettersAtMostOnce),
+            }
         }
-        if differs("x-queue-type") {
+        if !is("x-queue-type", "quorum") {
             risks.push(Risk::NotReplicated);
         }
         risks
+    }
+}
+
+/// Our own arguments are texts and whole numbers.
+fn text_of(value: &AMQPValue) -> String {
+    match value {
+        AMQPValue::LongString(text) => String::from_utf8_lossy(text.as_bytes()).into_owned(),
+        AMQPValue::LongLongInt(number) => number.to_string(),
+        other => format!("{other:?}"),
     }
 }
 
@@ -200,6 +212,7 @@ impl fmt::Display for Risk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topology::QueuePlan;
 
     fn observed(refusals: &[&str]) -> Observed {
         let mut observed = Observed::default();
@@ -210,13 +223,23 @@ mod tests {
         observed
     }
 
+    /// The risks of a worker's queue.
     fn words(observed: &Observed) -> Vec<&'static str> {
-        observed.risks().iter().map(Risk::as_str).collect()
+        words_of(observed, &QueuePlan::worker("q", "q.dead"))
+    }
+
+    fn words_of(observed: &Observed, plan: &QueuePlan) -> Vec<&'static str> {
+        observed
+            .risks(&plan.arguments())
+            .iter()
+            .map(Risk::as_str)
+            .collect()
     }
 
     #[test]
     fn a_queue_like_ours_has_no_risk() {
-        assert!(Observed::default().risks().is_empty());
+        assert!(words(&Observed::default()).is_empty());
+        assert!(words_of(&Observed::default(), &QueuePlan::dead_letter("q.dead")).is_empty());
     }
 
     #[test]
@@ -248,7 +271,7 @@ mod tests {
             ),
             (
                 "inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received 'quorum' but current is 'classic'",
-                &["not_replicated"],
+                &["dead_letters_at_most_once", "not_replicated"],
             ),
         ];
         for (refusal, expected) in cases {
@@ -262,6 +285,9 @@ mod tests {
         let overflow = "inequivalent arg 'x-overflow' for queue 'q' in vhost '/': received the value 'reject-publish' of type 'longstr' but current is none";
         assert!(words(&observed(&[limit])).is_empty());
         assert_eq!(words(&observed(&[limit, overflow])), ["drops_head"]);
+        // Nobody dead-letters from a dead-letter queue, and ours says nothing about overflow.
+        let plan = QueuePlan::dead_letter("q.dead");
+        assert_eq!(words_of(&observed(&[limit]), &plan), ["drops_head"]);
     }
 
     #[test]

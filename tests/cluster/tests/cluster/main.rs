@@ -1,0 +1,5 @@
+//! The cluster itself: what runs in it works as in any Kubernetes, and nothing is left of it.
+
+mod clean;
+mod support;
+mod workloads;
