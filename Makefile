@@ -1,7 +1,7 @@
 # The entry door: `make` lists what there is. The work is in tools/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast cluster cluster-down figures fmt docs clean-cache
+.PHONY: help setup demo test test-fast test-cluster cluster cluster-down figures fmt docs clean-cache
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,11 @@ test: ## Run every tier: format, lints, dependencies, unit, property and process
 
 test-fast: ## Run the inner loop: format, rooms, compile, unit and property tests
 	@tools/test fast
+
+test-cluster: ## Test the one-node Kubernetes that make cluster starts (needs root, builds Kubernetes once)
+	@tools/cluster setup
+	@tools/cluster build
+	@cargo test --package cluster
 
 cluster: ## Start a real Kubernetes of one node for you to use, and print what to type (needs root)
 	@tools/cluster up

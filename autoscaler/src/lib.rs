@@ -1,6 +1,6 @@
 //! Samples queue depth and waiting calls, decides a replica count, applies it drain-first.
 //!
-//! [`pipeline`] is the life of a tick and is read first. [`domain`] decides, [`source`] asks brokers, [`Autoscaler`]
+//! `pipeline.rs` is the life of a tick and is read first. [`domain`] decides, [`source`] asks brokers, [`Autoscaler`]
 //! runs many targets. What is scaled is a [`ScaleTarget`].
 //!
 //! Architecture invariants: the autoscaler never consumes a message; nothing but [`ScaleTarget`] changes anything;

@@ -1,4 +1,5 @@
 //! A broker that refuses: each missing right is said in one sentence, once, and the sidecar goes on when it is given.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;
 

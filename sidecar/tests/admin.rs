@@ -1,4 +1,5 @@
 //! The admin port: probes, status, metrics, and who may pull the levers of intake.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;
 
@@ -220,6 +221,7 @@ async fn the_levers_answer_to_loopback_only() {
             path: path.to_owned(),
             query: String::new(),
             peer: peer.parse().unwrap(),
+            is_from_page: false,
         };
         admin::answer(handle.clone(), request)
     };
@@ -244,4 +246,17 @@ async fn the_levers_answer_to_loopback_only() {
         assert_eq!(ask("/resume", peer).await.status, StatusCode::OK);
         assert!(!handle.status().draining);
     }
+}
+
+#[tokio::test]
+async fn the_levers_do_not_answer_to_a_page_in_a_browser() {
+    let scene = Scene::new(|_| 200).await;
+    for path in ["/drain", "/drain?wait", "/resume"] {
+        let origin = [("origin", "https://example.org")];
+        let answer = post(&url(&scene.sidecar, path), &origin, "").await.unwrap();
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}");
+        assert!(answer.text().contains("is not for pages in a browser"), "{path}");
+    }
+    assert!(!scene.sidecar.handle.status().draining);
+    scene.end().await;
 }

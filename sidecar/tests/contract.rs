@@ -1,4 +1,5 @@
 //! What a worker gets and what it need not have: the request of every message against a real RabbitMQ.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! When messages are taken and when they are not: the readiness gate, drain and resume, the end of the process.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;
 

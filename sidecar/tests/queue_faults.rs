@@ -1,4 +1,5 @@
 //! Queues that go away, that are full, or that are taken away while they are used.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;
 

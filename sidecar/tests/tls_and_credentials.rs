@@ -1,4 +1,5 @@
 //! Addresses of brokers as people write them: TLS with a private authority, awkward passwords and virtual hosts.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Every row of the verdict table against a real RabbitMQ: what the worker answers, and what becomes of the message.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod support;
 

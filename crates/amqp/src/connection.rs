@@ -1,5 +1,7 @@
 //! Connections: TLS, heartbeat, frame size, name; and the moment at which one is lost.
 
+mod attempt;
+
 use crate::Error;
 use contract::broker::BrokerUrl;
 use futures_util::StreamExt;
@@ -56,8 +58,7 @@ pub async fn connect(broker: &BrokerUrl, name: &str) -> Result<Connection, Error
             .is_err();
     }
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let connecting = lapin::Connection::connect_uri(uri(broker), properties);
-    let inner = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+    let inner = tokio::time::timeout(CONNECT_TIMEOUT, attempt::open(uri(broker), properties))
         .await
         .map_err(|_elapsed| Error::TimedOut {
             what: "the connection",

@@ -180,7 +180,7 @@ async fn what_is_not_http_is_said_to_be_not_http() {
             read_request(&mut stream).await;
             stream.write_all(answer).await.unwrap();
             // Not closed: what was said is enough.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         })
         .await;
         assert_eq!(

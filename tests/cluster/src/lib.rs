@@ -70,7 +70,7 @@ impl Cluster {
         let cluster = tokio::task::spawn_blocking(|| {
             let programs = programs::build()?;
             let node = Node::start(&programs)?;
-            node.start_all()?;
+            node.start_components(&["containerd", "etcd", "kube-apiserver"])?;
             Ok::<_, io::Error>(Self { node, programs })
         });
         let cluster = cluster.await.map_err(io::Error::other)??;
@@ -84,6 +84,18 @@ impl Cluster {
         cluster
             .became("containerd", || cluster.try_load_image(&pause))
             .await?;
+        // Neither the kubelet nor the controller manager waits for long for what it needs.
+        cluster.node.start_components(&["kubelet"])?;
+        let ready = ["get", "--raw=/readyz"];
+        let api = || async { cluster.kubectl(&ready).await.map(drop) };
+        cluster.became("kube-apiserver", api).await?;
+        let others = [
+            "kube-controller-manager",
+            "kube-scheduler",
+            "kube-proxy",
+            "coredns",
+        ];
+        cluster.node.start_components(&others)?;
         let node = [
             "get",
             "node",

@@ -42,11 +42,9 @@ impl Node {
         })
     }
 
-    /// Starts every component; none is ready yet when this returns.
-    pub(crate) fn start_all(&self) -> io::Result<()> {
-        files::COMPONENTS
-            .iter()
-            .try_for_each(|name| self.start_component(name))
+    /// Starts components; none is ready yet when this returns.
+    pub(crate) fn start_components(&self, names: &[&str]) -> io::Result<()> {
+        names.iter().try_for_each(|name| self.start_component(name))
     }
 
     pub(crate) fn start_component(&self, name: &str) -> io::Result<()> {

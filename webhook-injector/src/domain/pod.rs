@@ -5,7 +5,7 @@ use super::admission::{Admission, DenyReason, Outcome, PatchReason, SkipReason, 
 use super::model::{Decision, Plan, judge};
 use super::patch::{Operation, pointer};
 use super::review::unreadable;
-use super::sidecar::{self, GRACE_MARGIN};
+use super::sidecar::{self, DEFAULT_GRACE, GRACE_MARGIN};
 use crate::manifest::PodShape;
 use contract::settings::Naming;
 use serde_json::{Value, json};
@@ -33,17 +33,14 @@ pub struct SecretKey {
 
 /// Decides on a pod that is made.
 pub fn decide(object: &Value, injection: &Injection) -> Admission {
+    // First of all: what is none of ours is never refused, whatever is in it.
+    if !has_our_annotations(object, "/metadata/annotations") {
+        return Outcome::Skip(SkipReason::AnnotationAbsent).into();
+    }
     let shape = match PodShape::of_pod(object) {
         Ok(shape) => shape,
         Err(sentence) => return unreadable(&sentence),
     };
-    if !shape
-        .annotations
-        .keys()
-        .any(|name| Naming::Annotation.has_prefix(name))
-    {
-        return Outcome::Skip(SkipReason::AnnotationAbsent).into();
-    }
     match ineligible(object) {
         Some(SkipReason::AlreadyInjected) => return Outcome::Skip(SkipReason::AlreadyInjected).into(),
         Some(reason) => return told(reason),
@@ -79,6 +76,14 @@ pub fn decide(object: &Value, injection: &Injection) -> Admission {
         warnings,
         outcome: Outcome::Patch(PatchReason::Injected, inject(object, &plan, &shape, injection)),
     }
+}
+
+/// Whether the annotations at `path` have one of ours among them.
+pub(super) fn has_our_annotations(object: &Value, path: &str) -> bool {
+    object
+        .pointer(path)
+        .and_then(Value::as_object)
+        .is_some_and(|annotations| annotations.keys().any(|name| Naming::Annotation.has_prefix(name)))
 }
 
 /// A skip that its author may not expect, unless they asked for it.
@@ -126,14 +131,12 @@ fn inject(pod: &Value, plan: &Plan, shape: &PodShape, injection: &Injection) -> 
         _ => Operation::set(pod, "/spec/initContainers".to_owned(), json!([container])),
     });
     operations.extend(worker_hook(pod, injection));
-    let grace = (plan.settings.timeout + GRACE_MARGIN).as_millis().div_ceil(1000);
-    let grace = u64::try_from(grace).unwrap_or(u64::MAX);
-    if shape
-        .termination_grace_period
-        .is_none_or(|there| there.as_secs() < grace)
-    {
+    let there = shape.termination_grace_period.unwrap_or(DEFAULT_GRACE);
+    let wanted = (plan.settings.timeout + GRACE_MARGIN).as_millis().div_ceil(1000);
+    if u128::from(there.as_secs()) < wanted {
         let path = "/spec/terminationGracePeriodSeconds".to_owned();
-        operations.push(Operation::set(pod, path, json!(grace)));
+        let seconds = u64::try_from(wanted).unwrap_or(u64::MAX);
+        operations.push(Operation::set(pod, path, json!(seconds)));
     }
     let status = json!({"container": sidecar::NAME, "version": env!("CARGO_PKG_VERSION")}).to_string();
     operations.push(Operation::set(

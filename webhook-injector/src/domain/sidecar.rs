@@ -23,7 +23,7 @@ pub(super) const GRACE_MARGIN: Duration = Duration::from_secs(10);
 
 /// What Kubernetes writes into every pod that says nothing, before we see it
 /// (<https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination>).
-const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+pub(super) const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
 /// The user of the sidecar's image.
 const USER: u32 = 65_532;

@@ -8,7 +8,7 @@
 use super::admission::{Admission, DenyReason, Outcome, PatchReason, SkipReason};
 use super::model::{Decision, judge};
 use super::patch::{Operation, pointer};
-use super::pod::Injection;
+use super::pod::{Injection, has_our_annotations};
 use super::review::unreadable;
 use super::{COPIED, sidecar};
 use crate::manifest::PodShape;
@@ -27,6 +27,9 @@ pub fn decide(object: &Value, injection: &Injection) -> Admission {
         .is_some_and(|at| !at.is_null())
     {
         return Outcome::Skip(SkipReason::Deleting).into();
+    }
+    if !has_our_annotations(object, "/metadata/annotations") && !has_our_annotations(object, ANNOTATIONS) {
+        return Outcome::Skip(SkipReason::AnnotationAbsent).into();
     }
     if !object.pointer(TEMPLATE).is_some_and(Value::is_object) {
         return unreadable("spec.template is missing: write a pod template");

@@ -69,6 +69,8 @@ impl Https {
                 drop(place);
             });
         }
+        // Who connects now is refused at once rather than left waiting.
+        drop(self.listener);
         connections.close();
         connections.wait().await;
     }

@@ -75,6 +75,7 @@ pub(super) fn write(dir: &Path, addresses: Addresses) -> io::Result<()> {
         issue(dir, &issuer, name, (user, group), Vec::new(), client)?;
     }
     let accounts = KeyPair::generate().map_err(io::Error::other)?;
+    fs::write(dir.join("accounts.pem"), accounts.public_key_pem())?;
     fs::write(dir.join("accounts-key.pem"), accounts.serialize_pem())
 }
 

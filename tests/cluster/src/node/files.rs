@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Components in the order in which they are started.
+/// All components.
 pub(super) const COMPONENTS: [&str; 8] = [
     "containerd",
     "etcd",
@@ -99,7 +99,7 @@ fn arguments(name: &str, dir: &Path, addresses: Addresses) -> Vec<String> {
              --kubelet-client-key={pki}/apiserver-kubelet-key.pem \
              --kubelet-preferred-address-types=InternalIP \
              --service-account-issuer=https://kubernetes.default.svc \
-             --service-account-key-file={pki}/accounts-key.pem \
+             --service-account-key-file={pki}/accounts.pem \
              --service-account-signing-key-file={pki}/accounts-key.pem \
              --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --allow-privileged \
              --endpoint-reconciler-type=lease \
@@ -220,17 +220,22 @@ fn proxy(dir: &Path, addresses: Addresses) -> String {
     )
 }
 
-/// Names outside of the cluster do not exist: nothing of a test leaves the machine.
+/// Names outside of the cluster do not exist: nothing of a test leaves the machine. The two are apart because
+/// `template` comes before `kubernetes` wherever it is written.
 fn corefile(dir: &Path, addresses: Addresses) -> String {
     let (dir, node) = (dir.display(), addresses.node());
     format!(
-        ".:53 {{\n\
+        "cluster.local:53 in-addr.arpa:53 {{\n\
          \x20 bind {node}\n\
          \x20 errors\n\
          \x20 kubernetes cluster.local in-addr.arpa {{\n\
          \x20   kubeconfig {dir}/coredns.kubeconfig\n\
          \x20   ttl 1\n\
          \x20 }}\n\
+         }}\n\
+         .:53 {{\n\
+         \x20 bind {node}\n\
+         \x20 errors\n\
          \x20 template ANY ANY {{\n\
          \x20   rcode NXDOMAIN\n\
          \x20 }}\n\

@@ -64,7 +64,8 @@ while read -r command name; do
         echo stopped
         ;;
     runs)
-        if kill -0 "${pids[$name]}" 2>/dev/null; then echo yes; else echo no; fi
+        # One that was not started yet has not ended either.
+        if [[ -z ${pids[$name]:-} ]] || kill -0 "${pids[$name]}" 2>/dev/null; then echo yes; else echo no; fi
         ;;
     *) echo "unknown command: $command" ;;
     esac
