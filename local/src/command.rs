@@ -142,8 +142,8 @@ impl Process {
         let screen =
             Screen::of_process().map_err(|error| format!("the display cannot be started: {error}"))?;
         telemetry::init(&screen, &self.log)?;
-        ops::metrics::install();
         Ok(runtime.block_on(async {
+            ops::metrics::install();
             let code = self.run_until_signal(config, &screen).await;
             screen.close().await;
             code

@@ -136,10 +136,8 @@ async fn broker_gone_for_a_minute() {
     broker.kill().await;
     sidecar.wait_for_line("broker connection lost").await;
     sidecar.wait_for_line("broker cannot be used").await;
-    // The first tries touch the buffers of two connections once; from then on nothing may grow.
-    tokio::time::sleep(Duration::from_secs(10)).await;
     let before = sidecar.memory_kib("VmRSS").unwrap();
-    tokio::time::sleep(Duration::from_secs(50)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     let after = sidecar.memory_kib("VmRSS").unwrap();
     let lines = sidecar.lines();
     let since = lines

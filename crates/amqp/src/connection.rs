@@ -58,7 +58,9 @@ pub async fn connect(broker: &BrokerUrl, name: &str) -> Result<Connection, Error
             .is_err();
     }
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let inner = tokio::time::timeout(CONNECT_TIMEOUT, attempt::open(uri(broker), properties))
+    // Boxed because a TLS handshake is large.
+    let connecting = Box::pin(attempt::open(uri(broker), properties));
+    let inner = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
         .await
         .map_err(|_elapsed| Error::TimedOut {
             what: "the connection",
