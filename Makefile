@@ -1,7 +1,7 @@
 # The entry door: `make` lists what there is. The work is in tools/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-cluster cluster cluster-down figures fmt docs clean-cache
+.PHONY: help setup demo test test-fast test-cluster images cluster cluster-down figures fmt docs clean-cache
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,10 +18,15 @@ test: ## Run every tier: format, lints, dependencies, unit, property and process
 test-fast: ## Run the inner loop: format, rooms, compile, unit and property tests
 	@tools/test fast
 
-test-cluster: ## Test the one-node Kubernetes that make cluster starts (needs root, builds Kubernetes once)
+test-cluster: ## Run the tests on a real Kubernetes alone (needs root, builds Kubernetes once)
 	@tools/cluster setup
 	@tools/cluster build
-	@cargo test --package cluster
+	@tools/images
+	@cargo test --package cluster --package product
+	@cargo test --package autoscaler --package activator --package webhook-injector --test kubernetes
+
+images: ## Build the images of the four components, without Docker
+	@tools/images
 
 cluster: ## Start a real Kubernetes of one node for you to use, and print what to type (needs root)
 	@tools/cluster up

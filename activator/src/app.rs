@@ -2,7 +2,7 @@
 //!
 //! How a drain goes:
 //!
-//! 1. the listener closes, after the connections that the kernel had already made for it were accepted;
+//! 1. the listeners close, after the connections that the kernel had already made for them were accepted;
 //! 2. idle connections are closed, each other one after the answer that it is at; calls that wait go on waiting;
 //! 3. shortly before `drain_timeout`, calls that still wait are answered 503 with `Retry-After`;
 //! 4. at `drain_timeout`, or when the end is forced, what is still open is cut;
@@ -10,12 +10,13 @@
 
 use crate::config::Config;
 use crate::domain::buffer::Buffer;
+use crate::domain::route::Routing;
 use crate::enqueue::Mailer;
 use crate::outbox::Outbox;
 use crate::pipeline::Pipeline;
 use crate::proxy::server::Server;
 use crate::proxy::tunnel::Tunnels;
-use crate::targets::Targets;
+use crate::targets::{TargetName, Targets};
 use crate::telemetry;
 use crate::waker::Waker;
 use ops::shutdown::Shutdown;
@@ -25,7 +26,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 /// How often targets are looked at without a call's coming.
 const LOOK_AROUND_EVERY: Duration = Duration::from_millis(500);
@@ -41,11 +43,60 @@ pub struct Activator;
 pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
+    routing: Arc<Routing>,
     pipeline: Arc<Pipeline>,
+    ports: Ports,
     /// Cancelled when calls that wait are to be answered now.
     giving_up: CancellationToken,
     /// Cancelled when what is still open must end.
     cut: CancellationToken,
+}
+
+/// Opens ports beside the configured one, each for the calls of one target. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Ports {
+    server: Arc<Server>,
+    /// The tasks that accept on them.
+    tasks: TaskTracker,
+    /// Cancelled when none of them takes connections any more.
+    closing: CancellationToken,
+}
+
+/// A port that is open until this is dropped. Connections that were made on it go on.
+#[derive(Debug)]
+pub struct Port {
+    address: SocketAddr,
+    _closes: DropGuard,
+}
+
+impl Ports {
+    /// Listens on `address` for calls that are all for `target`, whatever their host and path. Must be called within
+    /// the runtime that runs [`Bound::run`]; with its end the port closes too.
+    ///
+    /// # Errors
+    ///
+    /// What the operating system says: mostly that the address is taken.
+    pub async fn open(&self, address: SocketAddr, target: TargetName) -> io::Result<Port> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let closing = self.closing.child_token();
+        let (server, closed) = (Arc::clone(&self.server), closing.clone());
+        self.tasks.spawn(async move {
+            let routing = Arc::new(Routing::Whole(target));
+            server.accept(listener, routing, closed.cancelled()).await;
+        });
+        Ok(Port {
+            address,
+            _closes: closing.drop_guard(),
+        })
+    }
+}
+
+impl Port {
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.address
+    }
 }
 
 /// How an activator has ended.
@@ -94,17 +145,23 @@ impl Activator {
         telemetry::describe();
         let (giving_up, cut) = (CancellationToken::new(), CancellationToken::new());
         let pipeline = Arc::new(Pipeline {
-            routing,
             buffer: Buffer::new(limits.buffer),
             waker: Waker::new(targets, limits.clone(), giving_up.clone()),
             mailer: Mailer::new(outbox, limits.clone()),
             tunnels: Tunnels::new(cut.clone()),
             limits,
         });
+        let server = Server::new(Arc::clone(&pipeline), &pipeline.limits, cut.clone());
         Ok(Bound {
             listener,
             address,
+            routing: Arc::new(routing),
             pipeline,
+            ports: Ports {
+                server: Arc::new(server),
+                tasks: TaskTracker::new(),
+                closing: CancellationToken::new(),
+            },
             giving_up,
             cut,
         })
@@ -117,6 +174,11 @@ impl Bound {
         self.address
     }
 
+    /// For more ports than the configured one.
+    pub fn ports(&self) -> Ports {
+        self.ports.clone()
+    }
+
     /// Answers calls until `shutdown` drains or forces, and returns when everything has ended.
     ///
     /// Dropping this future stops accepting; connections that are open go on until their callers end them.
@@ -124,17 +186,26 @@ impl Bound {
         let Self {
             listener,
             address,
+            routing,
             pipeline,
+            ports,
             giving_up,
             cut,
         } = self;
-        let server = Server::new(Arc::clone(&pipeline), &pipeline.limits, cut.clone());
+        let Ports {
+            server,
+            tasks,
+            closing,
+        } = ports;
         tracing::info!(%address, "listening");
         // Looking around never ends; the accept loop's end ends both.
         tokio::select! {
-            () = server.accept(listener, shutdown.draining()) => {}
+            () = server.accept(listener, routing, shutdown.draining()) => {}
             () = look_around(&pipeline) => {}
         }
+        closing.cancel();
+        tasks.close();
+        tasks.wait().await;
         tracing::info!(waiting = pipeline.buffer.total().calls, "draining");
         let mut ended = pin!(async {
             server.drain().await;

@@ -80,7 +80,8 @@ impl Mailer {
         message.body = self.read(body).await?;
         let id = message.id.clone();
         let deadline = Instant::now() + self.limits.publish_timeout;
-        match self.outbox.publish(&queue, message, deadline).await {
+        let publishing = self.outbox.publish_for(target, &queue, message, deadline);
+        match publishing.await {
             Ok(()) => Ok(Queued { id, queue }),
             Err(OutboxError::Unavailable(cause)) => Err(Reject::new(
                 Reason::BrokerUnavailable,

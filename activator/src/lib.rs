@@ -25,6 +25,7 @@ mod app;
 mod config;
 pub mod domain;
 mod enqueue;
+pub mod kubernetes;
 mod load;
 mod outbox;
 mod pipeline;
@@ -33,7 +34,7 @@ mod targets;
 mod telemetry;
 mod waker;
 
-pub use app::{Activator, BindError, Bound, Drained};
+pub use app::{Activator, BindError, Bound, Drained, Port, Ports};
 pub use config::{Config, Limits};
 pub use domain::buffer::Bounds;
 pub use domain::reject::Reason;

@@ -4,6 +4,7 @@ mod broker;
 
 pub use broker::Broker;
 
+use crate::targets::TargetName;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::fmt;
@@ -52,6 +53,21 @@ pub trait Outbox: Send + Sync + 'static {
         message: Message,
         deadline: Instant,
     ) -> BoxFuture<'a, Result<(), OutboxError>>;
+
+    /// As [`publish`](Self::publish), for an outbox of several brokers: the queue is that of `target`.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish).
+    fn publish_for<'a>(
+        &'a self,
+        _target: &'a TargetName,
+        queue: &'a str,
+        message: Message,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Result<(), OutboxError>> {
+        self.publish(queue, message, deadline)
+    }
 }
 
 /// Bodies and header values are callers' secrets.

@@ -26,7 +26,7 @@ use crate::answer::{self, Answer};
 use crate::config::Limits;
 use crate::domain::buffer::{Buffer, Ticket};
 use crate::domain::reject::{Reason, Reject};
-use crate::domain::route::{Directory, Route, Routing, resolve};
+use crate::domain::route::{Directory, Route, resolve};
 use crate::enqueue::{Mailer, Queued, queue_for};
 use crate::proxy::body::{ResponseBody, discard};
 use crate::proxy::forward::{Outbound, Sent, Way, send};
@@ -47,7 +47,6 @@ use tokio::time::Instant;
 /// Everything that a request passes on its way.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
-    pub(crate) routing: Routing,
     pub(crate) limits: Limits,
     pub(crate) buffer: Buffer,
     pub(crate) waker: Waker,
@@ -89,7 +88,7 @@ impl Pipeline {
     ) -> Result<Answer, Reject> {
         let authority = headers::authority(&head)?;
         let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        let route = resolve(&self.routing, authority.as_deref(), path, &self.waker);
+        let route = resolve(&peer.routing, authority.as_deref(), path, &self.waker);
         match route.map_err(|unrouted| Reject::unrouted(&unrouted))? {
             Route::Enqueue { target, rest } => {
                 access.is_for(&target);

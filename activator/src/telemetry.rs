@@ -5,6 +5,9 @@
 //! | `activator_rejections_total` | counter | `reason` |
 //! | `activator_wakes_total` | counter | `result` = `woken`, `asked_again` |
 //! | `activator_scale_requests_total` | counter | `result` = `asked` |
+//! | `activator_scales_total` | counter | `result` = `scaled`, `already_up`, `failed`; on a cluster |
+//! | `activator_slice_writes_total` | counter | `result` = `written`, `withdrawn`, `failed`; on a cluster |
+//! | `activator_services_stood_in_for` | gauge | – ; on a cluster |
 //! | `activator_buffer_wait_seconds` | histogram | `result` = `forwarded`, or a rejection's reason |
 //! | `activator_cold_start_duration_seconds` | histogram | `namespace`, `deployment` |
 //! | `activator_buffered_requests`, `activator_buffer_capacity` | gauge | `namespace`, `deployment` |
@@ -32,6 +35,9 @@ use std::time::Duration;
 const REJECTIONS: &str = "activator_rejections_total";
 const WAKES: &str = "activator_wakes_total";
 const SCALE_REQUESTS: &str = "activator_scale_requests_total";
+const SCALES: &str = "activator_scales_total";
+const SLICE_WRITES: &str = "activator_slice_writes_total";
+const STOOD_IN_FOR: &str = "activator_services_stood_in_for";
 const BUFFER_WAIT: &str = "activator_buffer_wait_seconds";
 const COLD_START: &str = "activator_cold_start_duration_seconds";
 const BUFFERED: &str = "activator_buffered_requests";
@@ -77,6 +83,65 @@ pub(crate) fn describe() {
         Unit::Seconds,
         "From a request's head to the end of its answer."
     );
+}
+
+/// Describes the metrics that there are on a cluster only.
+pub(crate) fn describe_cluster() {
+    describe_counter!(SCALES, "Writes to the scale of targets at zero.");
+    describe_counter!(SLICE_WRITES, "Writes of EndpointSlices.");
+    describe_gauge!(
+        STOOD_IN_FOR,
+        "Services that this replica has an EndpointSlice behind."
+    );
+}
+
+/// A target's scale was written, or had been by somebody else.
+pub(crate) fn scaled(target: &TargetName, replicas: u32, is_ours: bool) {
+    if is_ours {
+        counter!(SCALES, "result" => "scaled").increment(1);
+        tracing::info!(%target, replicas, "scaled up from zero");
+    } else {
+        counter!(SCALES, "result" => "already_up").increment(1);
+    }
+}
+
+/// A target's scale could not be written.
+pub(crate) fn scale_failed(target: &TargetName, cause: &str) {
+    counter!(SCALES, "result" => "failed").increment(1);
+    tracing::warn!(%target, cause, "cannot be woken; trying again");
+}
+
+/// An EndpointSlice was written, or removed.
+pub(crate) fn slice_written(namespace: &str, slice: &str, stands: bool) {
+    if stands {
+        counter!(SLICE_WRITES, "result" => "written").increment(1);
+        tracing::info!(namespace, slice, "stands in for a Service");
+    } else {
+        counter!(SLICE_WRITES, "result" => "withdrawn").increment(1);
+        tracing::info!(namespace, slice, "slice withdrawn");
+    }
+}
+
+/// An EndpointSlice could not be written; `is_first` when the last one could.
+pub(crate) fn slice_failed(cause: &str, is_first: bool) {
+    counter!(SLICE_WRITES, "result" => "failed").increment(1);
+    if is_first {
+        tracing::warn!(
+            cause,
+            "an EndpointSlice cannot be written: Services of targets at zero cannot be called until it can"
+        );
+    }
+}
+
+/// EndpointSlices can be written again.
+pub(crate) fn slices_recovered() {
+    tracing::info!("EndpointSlices can be written again");
+}
+
+/// How many Services this replica stands in for now.
+#[expect(clippy::cast_precision_loss, reason = "a gauge of a count, which is small")]
+pub(crate) fn stands_in_for(services: usize) {
+    gauge!(STOOD_IN_FOR).set(services as f64);
 }
 
 /// A target that was at zero is asked to leave it.

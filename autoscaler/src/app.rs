@@ -4,8 +4,8 @@
 //! when it is nudged or a call comes or goes while it is at zero. Ticks of different targets fall together, so that
 //! their questions go to the broker as one batch.
 
-use crate::domain::{Decision, Policy, QueueName};
-use crate::pipeline::{Calls, Pipeline, Queue};
+use crate::domain::{Calls, Decision, Policy, QueueName};
+use crate::pipeline::{CallNews, Pipeline, Queue};
 use crate::report::Report;
 use crate::source::{DepthSource, Questions, Sampler, sampler};
 use crate::target::ScaleTarget;
@@ -42,8 +42,8 @@ pub struct TargetSpec<T> {
     /// What is scaled.
     pub target: T,
     /// Calls that wait or are being answered; the target stays above zero while there are any. When the sender is
-    /// dropped its last value stays.
-    pub calls: watch::Receiver<u32>,
+    /// dropped its last value stays. While not all are known the last replica stays too.
+    pub calls: watch::Receiver<Calls>,
 }
 
 /// Scales many targets whose queues are on one broker. Use one for each distinct broker.
@@ -229,7 +229,7 @@ fn surface(ended: Result<(), tokio::task::JoinError>) {
 /// The loop of one target.
 struct Ticking<T> {
     pipeline: Pipeline<T>,
-    calls: watch::Receiver<u32>,
+    calls: watch::Receiver<Calls>,
     nudge: Arc<Notify>,
     reports: watch::Sender<Option<Report>>,
     stop: CancellationToken,
@@ -242,8 +242,8 @@ impl<T: ScaleTarget> Ticking<T> {
         while !self.stop.is_cancelled() {
             let began = Instant::now();
             changed |= self.calls.has_changed().unwrap_or(false);
-            let count = *self.calls.borrow_and_update();
-            let report = self.pipeline.tick(Calls { count, changed }).await;
+            let calls = *self.calls.borrow_and_update();
+            let report = self.pipeline.tick(CallNews { calls, changed }).await;
             changed = false;
             let due = next_tick(self.epoch, Instant::now(), interval(&report));
             let is_at_zero = report.is_at_zero();
@@ -269,7 +269,7 @@ impl<T: ScaleTarget> Ticking<T> {
 }
 
 /// Waits for a call to come or go; for ever when nobody tells any more. Cancel safe.
-async fn call(calls: &mut watch::Receiver<u32>) {
+async fn call(calls: &mut watch::Receiver<Calls>) {
     if calls.changed().await.is_err() {
         std::future::pending::<()>().await;
     }

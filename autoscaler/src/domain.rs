@@ -19,4 +19,4 @@ pub mod window;
 pub use decide::{Assessment, Memory, decide};
 pub use decision::{Decision, DownReason, HoldReason, UpReason};
 pub use policy::{Policy, PolicyError};
-pub use sample::{Counts, Depth, QueueName, QueueSample, Sample, SampleError};
+pub use sample::{Calls, Counts, Depth, QueueName, QueueSample, Sample, SampleError};

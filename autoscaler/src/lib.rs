@@ -8,6 +8,7 @@
 
 mod app;
 pub mod domain;
+pub mod kubernetes;
 mod pipeline;
 mod report;
 pub mod source;
@@ -18,5 +19,5 @@ mod testing;
 
 pub use app::{Autoscaler, Registry, TargetHandle, TargetSpec};
 pub use report::Report;
-pub use source::{DepthSource, PassiveDeclare};
+pub use source::{DepthSource, NoQueues, PassiveDeclare};
 pub use target::{Fleet, Phase, Replica, ReplicaId, ScaleTarget, TargetError};

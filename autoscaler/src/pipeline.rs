@@ -10,7 +10,7 @@
 //! next tick. Dropping a tick leaves a target that the next tick finds as it is.
 
 use crate::domain::{
-    Decision, Depth, Memory, Policy, QueueName, QueueSample, Sample, SampleError, decide, sentence,
+    Calls, Decision, Depth, Memory, Policy, QueueName, QueueSample, Sample, SampleError, decide, sentence,
 };
 use crate::report::Report;
 use crate::source::Sampler;
@@ -30,11 +30,11 @@ const OBSERVE_PATIENCE: Duration = Duration::from_secs(2);
 /// The longest that the target may take to change its replicas.
 const APPLY_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What the activator tells: calls that wait or are being answered.
+/// What the activators tell at a tick.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Calls {
-    /// How many there are.
-    pub(crate) count: u32,
+pub(crate) struct CallNews {
+    /// Calls that wait or are being answered.
+    pub(crate) calls: Calls,
     /// Whether one came or went since the tick before.
     pub(crate) changed: bool,
 }
@@ -73,7 +73,7 @@ impl<T: ScaleTarget> Pipeline<T> {
     }
 
     /// One tick.
-    pub(crate) async fn tick(&mut self, calls: Calls) -> Report {
+    pub(crate) async fn tick(&mut self, calls: CallNews) -> Report {
         let began = Instant::now();
         let sample = self.sample(calls).await;
         let assessment = decide(&mut self.memory, &self.policy, &sample);
@@ -88,7 +88,7 @@ impl<T: ScaleTarget> Pipeline<T> {
     }
 
     /// Depth first, then replicas: a message that is delivered in between is counted twice rather than not at all.
-    async fn sample(&self, calls: Calls) -> Sample {
+    async fn sample(&self, calls: CallNews) -> Sample {
         let queue = match &self.queue {
             None => QueueSample::NoQueue,
             Some(queue) => self
@@ -100,14 +100,15 @@ impl<T: ScaleTarget> Pipeline<T> {
         Sample {
             at: Instant::now().into_std(),
             queue,
-            calls: calls.count,
+            calls: calls.calls.count(),
+            is_calls_known: calls.calls.is_known(),
             called: calls.changed,
             fleet,
         }
     }
 
-    async fn depth(&self, queue: &Queue, calls: Calls) -> Result<Depth, SampleError> {
-        let is_wake = calls.count > 0 && self.is_at_zero;
+    async fn depth(&self, queue: &Queue, calls: CallNews) -> Result<Depth, SampleError> {
+        let is_wake = calls.calls.count() > 0 && self.is_at_zero;
         let patience = if is_wake { WAKE_PATIENCE } else { SAMPLE_PATIENCE };
         self.sampler
             .depth(&queue.name, queue.dead_letter.as_deref(), patience)

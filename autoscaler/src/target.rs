@@ -45,6 +45,8 @@ pub struct Replica {
 pub struct Fleet {
     /// In no particular order.
     pub replicas: Vec<Replica>,
+    /// Why none of them may be drained or removed now, in a clause; `None` when they may.
+    pub kept: Option<String>,
 }
 
 /// Why a target could not be asked or changed. Never means "no replicas".

@@ -16,6 +16,10 @@ const DECISIONS: &str = "autoscaler_decisions_total";
 const REPLICAS: &str = "autoscaler_replicas";
 const SCALE_CHANGES: &str = "autoscaler_scale_changes_total";
 const RECONCILE_DURATION: &str = "autoscaler_reconcile_duration_seconds";
+// Those on a cluster only, `kubernetes/telemetry.rs`.
+pub(crate) const LEADER: &str = "autoscaler_leader";
+pub(crate) const TARGETS: &str = "autoscaler_targets";
+pub(crate) const API_ERRORS: &str = "autoscaler_api_errors_total";
 
 /// Describes every metric. Repeating it changes nothing.
 pub(crate) fn describe() {
@@ -144,7 +148,7 @@ impl TargetTelemetry {
         let decision_word = decision.as_str();
         match decision {
             Decision::Hold {
-                reason: HoldReason::SampleUnknown | HoldReason::FleetUnknown,
+                reason: HoldReason::SampleUnknown | HoldReason::FleetUnknown | HoldReason::CallsUnknown,
             } => {
                 warn!(target, decision = decision_word, reason, current, "{sentence}");
             }

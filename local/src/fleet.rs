@@ -11,6 +11,7 @@ use crate::port::Port;
 use crate::replica::{Plan, Replica};
 use crate::sidecars::Sidecars;
 use activator::{TargetName, TargetState};
+use autoscaler::domain::Calls;
 use autoscaler::{Phase, ReplicaId, TargetError};
 use ops::shutdown::Shutdown;
 use serde_json::{Value, json};
@@ -45,7 +46,7 @@ struct Inner {
     tasks: TaskTracker,
     members: Mutex<Members>,
     state: watch::Sender<TargetState>,
-    calls: watch::Sender<u32>,
+    calls: watch::Sender<Calls>,
     changed: Notify,
     /// New messages are not taken any more, by replicas that are started later neither.
     is_intake_stopped: AtomicBool,
@@ -114,7 +115,7 @@ impl WorkerFleet {
     }
 
     /// How many calls wait for or are being answered by this worker, for the autoscaler.
-    pub(crate) fn calls(&self) -> watch::Receiver<u32> {
+    pub(crate) fn calls(&self) -> watch::Receiver<Calls> {
         self.inner.calls.subscribe()
     }
 
@@ -127,10 +128,9 @@ impl WorkerFleet {
                 }
             }
         }
-        let _changed = self
-            .inner
-            .calls
-            .send_if_modified(|current| std::mem::replace(current, calls) != calls);
+        let _changed = self.inner.calls.send_if_modified(|current| {
+            std::mem::replace(current, Calls::Known(calls)) != Calls::Known(calls)
+        });
         self.inner.changed.notify_one();
     }
 
@@ -176,7 +176,7 @@ impl WorkerFleet {
             .iter()
             .map(|entry| entry.replica.member(entry.draining.is_some()))
             .collect();
-        summarize(&each, *self.inner.calls.borrow(), members.past)
+        summarize(&each, self.inner.calls.borrow().count(), members.past)
     }
 
     /// Why no replica is ready, in a sentence, if something is known to be wrong.

@@ -1,8 +1,8 @@
 //! The autoscalers: one for each distinct broker, and one for workers that are only called.
 
 use crate::fleet::WorkerFleet;
-use autoscaler::domain::{Depth, Policy, QueueName, SampleError};
-use autoscaler::{Autoscaler, DepthSource, PassiveDeclare, Report, TargetHandle, TargetSpec};
+use autoscaler::domain::Policy;
+use autoscaler::{Autoscaler, NoQueues, PassiveDeclare, Report, TargetHandle, TargetSpec};
 use contract::broker::BrokerUrl;
 use contract::settings::Settings;
 use ops::shutdown::Shutdown;
@@ -82,26 +82,4 @@ impl Scaling {
         });
         &self.by_broker[index].1
     }
-}
-
-/// The source of targets without queues; it is never asked.
-struct NoQueues;
-
-impl DepthSource for NoQueues {
-    fn name(&self) -> &'static str {
-        "none"
-    }
-
-    async fn sample(&mut self, queues: &[QueueName]) -> Vec<Result<Depth, SampleError>> {
-        queues
-            .iter()
-            .map(|queue| Err(SampleError::QueueMissing(queue.clone())))
-            .collect()
-    }
-
-    async fn ensure(&mut self, queue: &QueueName, _dead_letter: &str) -> Result<(), SampleError> {
-        Err(SampleError::QueueMissing(queue.clone()))
-    }
-
-    async fn close(self) {}
 }

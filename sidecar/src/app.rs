@@ -1,16 +1,18 @@
 //! Puts the parts together, runs them, and takes them down in order: intake, work, settling, broker, admin port.
 
-use crate::admin;
+use crate::admin::Admin;
 use crate::broker::Supervisor;
 use crate::config::Config;
+use crate::connections::Connections;
 use crate::pipeline::Pipeline;
+use crate::reporter::Reporter;
 use crate::status::{Ledger, State, Status};
 use crate::telemetry;
+use ops::admin;
 use ops::shutdown::Shutdown;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +25,7 @@ pub struct App;
 #[derive(Debug)]
 pub struct Bound {
     pipeline: Arc<Pipeline>,
-    admin: Option<ops::admin::Bound>,
+    admin: Option<admin::Bound>,
     shutdown: Shutdown,
 }
 
@@ -43,6 +45,7 @@ pub enum Drained {
 #[derive(Debug, Clone)]
 pub struct Handle {
     pipeline: Arc<Pipeline>,
+    connections: Arc<Connections>,
 }
 
 impl App {
@@ -52,7 +55,7 @@ impl App {
     /// When the admin address cannot be bound.
     pub async fn bind(config: Config) -> io::Result<Bound> {
         let admin = match config.admin {
-            Some(address) => Some(ops::admin::bind(address).await?),
+            Some(address) => Some(admin::bind(address).await?),
             None => None,
         };
         let shutdown = Shutdown::new();
@@ -70,6 +73,7 @@ impl Bound {
     /// Asks and steers the sidecar, also after it has ended.
     pub fn handle(&self) -> Handle {
         Handle {
+            connections: Arc::new(Connections::to(&self.pipeline.config().worker)),
             pipeline: Arc::clone(&self.pipeline),
         }
     }
@@ -79,7 +83,7 @@ impl Bound {
     /// # Errors
     /// When the operating system does not tell.
     pub fn admin_addr(&self) -> io::Result<Option<SocketAddr>> {
-        self.admin.as_ref().map(ops::admin::Bound::addr).transpose()
+        self.admin.as_ref().map(admin::Bound::addr).transpose()
     }
 
     /// Runs until `shutdown` drains and everything in flight is settled, or until it is forced or the grace period
@@ -87,15 +91,14 @@ impl Bound {
     pub async fn run(self, shutdown: Shutdown) -> Drained {
         telemetry::describe();
         let stop_admin = CancellationToken::new();
-        let admin = self.admin.map(|bound| {
-            let handle = Handle {
-                pipeline: Arc::clone(&self.pipeline),
-            };
-            tokio::spawn(bound.serve(
-                move |request| admin::answer(handle.clone(), request),
-                stop_admin.clone(),
-            ))
-        });
+        let levers = Admin::new(self.handle());
+        let answer = move |request| {
+            let levers = levers.clone();
+            async move { levers.answer(request).await }
+        };
+        let admin = self
+            .admin
+            .map(|bound| tokio::spawn(bound.serve(answer, stop_admin.clone())));
         let grace = self.pipeline.config().grace;
         let own = self.shutdown.clone();
         let relaying = async {
@@ -105,10 +108,9 @@ impl Bound {
             let _forced = tokio::time::timeout(grace, shutdown.forced()).await;
             own.force();
         };
-        let supervisor = Supervisor::new(Arc::clone(&self.pipeline), self.shutdown.clone());
         let drained = tokio::select! {
             biased;
-            () = supervisor.run() => Drained::Completely,
+            () = take_in(Arc::clone(&self.pipeline), self.shutdown.clone()) => Drained::Completely,
             () = relaying => Drained::Forced { in_flight: self.pipeline.ledger().in_flight() },
         };
         // What the force dropped is counted by the time its tasks are gone.
@@ -123,6 +125,15 @@ impl Bound {
     }
 }
 
+/// What the sidecar is for, until it has drained.
+async fn take_in(pipeline: Arc<Pipeline>, shutdown: Shutdown) {
+    if pipeline.config().report_only {
+        Reporter::new(pipeline, shutdown).run().await;
+    } else {
+        Supervisor::new(pipeline, shutdown).run().await;
+    }
+}
+
 impl Handle {
     /// Everything that is known now.
     pub fn status(&self) -> Status {
@@ -134,9 +145,30 @@ impl Handle {
         self.pipeline.ledger().watch_state()
     }
 
-    /// The queue that messages come from.
-    pub fn queue(&self) -> &str {
-        &self.pipeline.config().queue
+    /// What was configured.
+    pub fn config(&self) -> &Config {
+        self.pipeline.config()
+    }
+
+    /// Established connections from outside the pod to the worker's port, looked up now; `None` when that cannot be
+    /// known.
+    pub fn connections(&self) -> Option<u32> {
+        self.connections.count()
+    }
+
+    /// Whether the worker's port has answered since the sidecar runs; it is tried when it has not. Cancel safe.
+    pub async fn worker_has_answered(&self) -> bool {
+        self.pipeline.dispatcher().has_answered().await
+    }
+
+    /// Waits until intake is stopped. Cancel safe.
+    pub async fn intake_stopped(&self) {
+        self.pipeline.intake_stopped().await;
+    }
+
+    /// Waits until intake is open; for ever once the process drains. Cancel safe.
+    pub async fn intake_resumed(&self) {
+        self.pipeline.intake_resumed().await;
     }
 
     /// Stops intake. What is in flight goes on; prefetched messages are given back. Idempotent.
@@ -152,10 +184,5 @@ impl Handle {
     /// Waits until intake is stopped and nothing is in flight. Cancel safe.
     pub async fn drained(&self) {
         self.pipeline.ledger().until_state(State::Drained).await;
-    }
-
-    /// How long a drain may take, from the configuration.
-    pub fn grace(&self) -> Duration {
-        self.pipeline.config().grace
     }
 }

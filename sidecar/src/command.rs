@@ -24,8 +24,8 @@ pub async fn drain(admin: SocketAddr, grace: Duration) -> Result<(), String> {
             "the sidecar at {address} cannot be asked to drain: {error}"
         )),
         Err(_elapsed) => Err(format!(
-            "the sidecar at {address} still has messages in flight after {} s",
-            grace.as_secs()
+            "the sidecar at {address} still has messages in flight after {}",
+            contract::quantity::format_duration(grace)
         )),
     }
 }

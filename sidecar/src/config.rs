@@ -1,10 +1,12 @@
 //! What can be set: the contract's settings, and a few that only the process has.
 
 use crate::dispatch::Worker;
+use crate::domain::lever::Remote;
 use crate::domain::request::Target;
 use crate::domain::retry;
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use contract::broker::BrokerUrl;
+use contract::pods::{DRAIN_KEY_ENV, POD_NAME_ENV, POD_NAMESPACE_ENV};
 use contract::settings::{self, Component, Problem, Problems, Settings};
 use http::{HeaderValue, Uri};
 use ops::telemetry::LogFormat;
@@ -12,8 +14,19 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Process-level variables, besides those of the contract.
-pub const VARIABLES: [&str; 5] = [TARGET_ENV, ADMIN_ENV, GRACE_ENV, LOG_ENV, LOG_FORMAT_ENV];
+pub const VARIABLES: [&str; 9] = [
+    TARGET_ENV,
+    REPORT_ONLY_ENV,
+    ADMIN_ENV,
+    GRACE_ENV,
+    LOG_ENV,
+    LOG_FORMAT_ENV,
+    POD_NAMESPACE_ENV,
+    POD_NAME_ENV,
+    DRAIN_KEY_ENV,
+];
 const TARGET_ENV: &str = "KUBEDAEMON_TARGET";
+const REPORT_ONLY_ENV: &str = "KUBEDAEMON_REPORT_ONLY";
 const ADMIN_ENV: &str = "KUBEDAEMON_ADMIN";
 const GRACE_ENV: &str = "KUBEDAEMON_GRACE";
 const LOG_ENV: &str = "KUBEDAEMON_LOG";
@@ -27,9 +40,12 @@ const GRACE_MARGIN: Duration = Duration::from_secs(5);
 /// Everything that a sidecar needs to run, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Whether there is no queue: no message is taken, the broker is left alone, and what is said of it below has no
+    /// meaning.
+    pub report_only: bool,
     /// Where messages come from.
     pub broker: BrokerUrl,
-    /// The queue.
+    /// The queue; empty when there is none.
     pub queue: String,
     /// Where messages go that no attempt can help.
     pub dead_letter: String,
@@ -49,6 +65,8 @@ pub struct Config {
     pub grace: Duration,
     /// The admin port; `None` for none.
     pub admin: Option<SocketAddr>,
+    /// What calls from the network need to drain and to resume; `None` when only this machine may.
+    pub remote: Option<Remote>,
     /// How RabbitMQ's tools show the connections: `namespace/pod` on a cluster.
     pub name: String,
 }
@@ -66,10 +84,17 @@ impl Config {
     /// A sidecar with these settings for a worker on this machine, without an admin port; `None` when there is no
     /// queue.
     pub fn for_worker(settings: &Settings, worker: Worker, name: String) -> Option<Self> {
+        settings.queue.as_ref()?;
+        Self::build(settings, worker, name)
+    }
+
+    /// As [`for_worker`](Self::for_worker), with or without a queue.
+    fn build(settings: &Settings, worker: Worker, name: String) -> Option<Self> {
         Some(Self {
+            report_only: settings.queue.is_none(),
             broker: settings.broker.clone(),
-            queue: settings.queue.clone()?,
-            dead_letter: settings.dead_letter.clone()?,
+            queue: settings.queue.clone().unwrap_or_default(),
+            dead_letter: settings.dead_letter.clone().unwrap_or_default(),
             worker,
             path: settings.path.parse().ok()?,
             concurrency: settings.concurrency,
@@ -81,6 +106,7 @@ impl Config {
             },
             grace: settings.timeout + GRACE_MARGIN,
             admin: None,
+            remote: None,
             name,
         })
     }
@@ -105,15 +131,9 @@ impl Config {
         let target = process.target();
         let admin = process.admin();
         let grace = process.grace();
-        let is_queue_given = process
-            .given(settings::QUEUE.name, &settings::QUEUE.env())
-            .is_some();
-        if !is_queue_given {
-            problems.push(Problem::missing(
-                "--queue",
-                "the name of the queue that messages come from",
-            ));
-        }
+        let pod = process.pod();
+        let remote = process.remote(pod.as_deref());
+        process.check_intake();
         let (worker, path) = target.unwrap_or_else(|| {
             (
                 Worker {
@@ -123,16 +143,15 @@ impl Config {
                 None,
             )
         });
-        let name = format!(
-            "kubedaemon sidecar {}",
-            settings.queue.as_deref().unwrap_or_default()
-        );
-        let config = Self::for_worker(&settings, worker, name);
+        let queue = settings.queue.as_deref().unwrap_or_default();
+        let name = format!("kubedaemon sidecar {}", pod.as_deref().unwrap_or(queue));
+        let config = Self::build(&settings, worker, name);
         match config {
             Some(config) if problems.is_empty() => Ok(Self {
                 path: path.unwrap_or(config.path),
                 grace: grace.unwrap_or(config.grace),
                 admin,
+                remote,
                 ..config
             }),
             _ => Err(Problems(problems)),
@@ -179,6 +198,85 @@ impl Process<'_> {
             .or_else(|| {
                 cli::variable(self.environment, variable).map(|value| (variable.to_owned(), value.to_owned()))
             })
+    }
+
+    /// Messages come from a queue, or are not wanted; which of the two must be said, and no more than that.
+    fn check_intake(&mut self) {
+        let queue = self.given(settings::QUEUE.name, &settings::QUEUE.env());
+        match (queue, self.report_only()) {
+            (Some(_), None) | (None, Some(_)) => {}
+            (Some((name, queue)), Some(switch)) => {
+                let accepted = format!("either {name} or {switch}");
+                self.problems.push(Problem::wrong(
+                    name,
+                    &queue,
+                    "is of no use to a sidecar that only reports",
+                    &accepted,
+                ));
+            }
+            (None, None) => self.problems.push(Problem::missing(
+                "--queue",
+                "the name of the queue that messages come from",
+            )),
+        }
+    }
+
+    /// The switch as the user wrote it, when it is on.
+    fn report_only(&mut self) -> Option<String> {
+        if self.matches.get_flag("report-only") {
+            return Some("--report-only".to_owned());
+        }
+        match cli::variable(self.environment, REPORT_ONLY_ENV)? {
+            "true" => Some(REPORT_ONLY_ENV.to_owned()),
+            "false" => None,
+            other => {
+                self.problems.push(Problem::wrong(
+                    REPORT_ONLY_ENV,
+                    other,
+                    "is neither yes nor no",
+                    "true or false",
+                ));
+                None
+            }
+        }
+    }
+
+    /// The pod that this is, as `namespace/name`.
+    fn pod(&mut self) -> Option<String> {
+        let namespace = cli::variable(self.environment, POD_NAMESPACE_ENV);
+        let name = cli::variable(self.environment, POD_NAME_ENV);
+        let missing = match (namespace, name) {
+            (Some(namespace), Some(name)) => return Some(format!("{namespace}/{name}")),
+            (None, None) => return None,
+            (Some(_), None) => (POD_NAME_ENV, "the pod's name, for its namespace is given"),
+            (None, Some(_)) => (POD_NAMESPACE_ENV, "the pod's namespace, for its name is given"),
+        };
+        self.problems.push(Problem::missing(missing.0, missing.1));
+        None
+    }
+
+    /// What permissions from the network are checked with.
+    fn remote(&mut self, pod: Option<&str>) -> Option<Remote> {
+        let key = cli::variable(self.environment, DRAIN_KEY_ENV)?;
+        let verifier = token::Verifier::read(key);
+        if verifier.is_err() {
+            let why = "is no public key to check permissions with";
+            let accepted = "the 32 bytes of an Ed25519 key in base64url without padding";
+            self.problems
+                .push(Problem::wrong(DRAIN_KEY_ENV, key, why, accepted));
+        }
+        // Half of a pod's name was found missing already.
+        let is_named = |variable| cli::variable(self.environment, variable).is_some();
+        if !is_named(POD_NAME_ENV) && !is_named(POD_NAMESPACE_ENV) {
+            let accepted = format!(
+                "the pod's name, and its namespace to {POD_NAMESPACE_ENV}, for {DRAIN_KEY_ENV} is given"
+            );
+            self.problems.push(Problem::missing(POD_NAME_ENV, &accepted));
+        }
+        Some(Remote {
+            pod: pod?.to_owned(),
+            verifier: verifier.ok()?,
+        })
     }
 
     fn target(&mut self) -> Option<(Worker, Option<Uri>)> {
@@ -314,9 +412,19 @@ pub fn command() -> Command {
     Command::new("sidecar")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Pulls messages from RabbitMQ, posts each to a worker, settles it by the answer.")
-        .after_help("Example: sidecar --queue orders --target http://127.0.0.1:8080")
+        .after_help(format!(
+            "Example: sidecar --queue orders --target http://127.0.0.1:8080\n\n\
+             In a pod, {POD_NAMESPACE_ENV} and {POD_NAME_ENV} tell which one it is, and {DRAIN_KEY_ENV} is the \
+             public key of who may drain and resume it over the network."
+        ))
         .args(cli::setting_args(settings::used_by(Component::Sidecar)))
         .arg(own("target", "URL", "Where the worker listens, instead of --port on this machine; with a path also instead of --path", TARGET_ENV))
+        .arg(
+            Arg::new("report-only")
+                .long("report-only")
+                .action(ArgAction::SetTrue)
+                .help(format!("Without a queue: takes no messages and needs no broker, tells whether the worker is up [env: {REPORT_ONLY_ENV}]")),
+        )
         .arg(own("admin", "ADDRESS", "Where probes, status and metrics are served: an address, or off [default: 127.0.0.1:9464]", ADMIN_ENV).global(true))
         .arg(own("grace", "DURATION", "How long a drain may take before it is forced [default: timeout + 5s]", GRACE_ENV).global(true))
         .arg(own("log", "FILTER", "What is logged: error, warn, info, debug, or by module [default: info]", LOG_ENV))
@@ -411,6 +519,83 @@ mod tests {
         )
         .unwrap_err();
         assert_eq!(said.lines().count(), 3, "{said}");
+    }
+
+    #[test]
+    fn without_a_queue_it_must_be_said_that_it_only_reports() {
+        assert!(
+            !read(&["--queue", "q"], &[(REPORT_ONLY_ENV, "false")])
+                .unwrap()
+                .report_only
+        );
+        for config in [
+            read(&["--report-only"], &[]),
+            read(&[], &[(REPORT_ONLY_ENV, "true")]),
+            read(
+                &["--report-only"],
+                &[(REPORT_ONLY_ENV, "false"), ("KUBEDAEMON_QUEUE", "")],
+            ),
+        ] {
+            let config = config.unwrap();
+            assert!(config.report_only && config.queue.is_empty(), "{config:?}");
+        }
+        for (args, environment, expected) in [
+            (
+                &["--report-only", "--queue", "orders"][..],
+                &[][..],
+                "--queue is \"orders\", which is of no use to a sidecar that only reports: write either --queue or \
+                 --report-only",
+            ),
+            (
+                &[],
+                &[(REPORT_ONLY_ENV, "true"), ("KUBEDAEMON_QUEUE", "orders")],
+                "KUBEDAEMON_QUEUE is \"orders\", which is of no use to a sidecar that only reports: write either \
+                 KUBEDAEMON_QUEUE or KUBEDAEMON_REPORT_ONLY",
+            ),
+            (
+                &["--queue", "orders"],
+                &[(REPORT_ONLY_ENV, "1")],
+                "KUBEDAEMON_REPORT_ONLY is \"1\", which is neither yes nor no: write true or false",
+            ),
+        ] {
+            assert_eq!(read(args, environment).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn permissions_are_checked_when_key_and_pod_are_given() {
+        let key = token::Signer::generate().unwrap().public_key();
+        let (name, namespace) = ((POD_NAME_ENV, "worker-1"), (POD_NAMESPACE_ENV, "shop"));
+        let key = (DRAIN_KEY_ENV, key.as_str());
+        let queue = &["--queue", "orders"];
+        let config = read(queue, &[name, namespace, key]).unwrap();
+        assert_eq!(config.remote.unwrap().pod, "shop/worker-1");
+        assert_eq!(config.name, "kubedaemon sidecar shop/worker-1");
+        let without_key = read(queue, &[name, namespace, (DRAIN_KEY_ENV, "")]).unwrap();
+        assert_eq!(without_key.remote, None);
+        assert_eq!(read(queue, &[]).unwrap().name, "kubedaemon sidecar orders");
+        for (environment, expected) in [
+            (
+                &[key][..],
+                "KUBEDAEMON_POD_NAME is missing: write the pod's name, and its namespace to \
+                 KUBEDAEMON_POD_NAMESPACE, for KUBEDAEMON_DRAIN_KEY is given",
+            ),
+            (
+                &[key, name],
+                "KUBEDAEMON_POD_NAMESPACE is missing: write the pod's namespace, for its name is given",
+            ),
+            (
+                &[namespace],
+                "KUBEDAEMON_POD_NAME is missing: write the pod's name, for its namespace is given",
+            ),
+            (
+                &[(DRAIN_KEY_ENV, "secret"), name, namespace],
+                "KUBEDAEMON_DRAIN_KEY is \"secret\", which is no public key to check permissions with: write the 32 \
+                 bytes of an Ed25519 key in base64url without padding",
+            ),
+        ] {
+            assert_eq!(read(queue, environment).unwrap_err(), expected);
+        }
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //!
 //! - [`pipeline`]: the life of a delivery, step by step. Begin there.
 //! - [`domain`]: every decision, as functions of values.
-//! - [`broker`]: AMQP 0-9-1; [`dispatch`]: HTTP to the worker.
+//! - [`broker`]: AMQP 0-9-1; [`dispatch`]: HTTP to the worker; [`connections`]: who else calls the worker.
+//! - [`reporter`]: what runs in place of the broker where there is no queue.
 //! - [`config`]: what can be set; [`status`]: what is counted; [`telemetry`]: what is said.
 //! - [`app`]: how the parts are put together, started and stopped; [`admin`]: the admin port.
 //!
@@ -15,9 +16,11 @@ pub mod app;
 pub mod broker;
 pub mod command;
 pub mod config;
+pub mod connections;
 pub mod dispatch;
 pub mod domain;
 pub mod pipeline;
+pub mod reporter;
 pub mod status;
 pub mod telemetry;
 

@@ -26,7 +26,7 @@ use crate::domain::outcome::Outcome;
 use crate::domain::request::{self, Target};
 use crate::domain::settlement::{self, Settlement};
 use crate::domain::verdict::{self, Circumstances, Verdict};
-use crate::status::{Fate, Ledger};
+use crate::status::{Fate, Ledger, State};
 use crate::telemetry;
 use ops::shutdown::Shutdown;
 use std::sync::Arc;
@@ -167,6 +167,13 @@ impl Pipeline {
 
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.tasks
+    }
+
+    /// The state is this now.
+    pub(crate) fn enter(&self, state: State) {
+        if self.ledger.set_state(state) {
+            telemetry::state_changed(&self.config.queue, state);
+        }
     }
 
     /// Stops or resumes intake. Once the process drains, it stays stopped.

@@ -13,9 +13,9 @@ pub enum State {
     /// No connection to the broker yet, or not any more.
     #[default]
     Connecting,
-    /// Connected; the worker's port does not answer.
+    /// Connected, or without a queue; the worker's port does not answer.
     WaitingForWorker,
-    /// Takes messages.
+    /// Takes messages; without a queue: the worker's port answers.
     Consuming,
     /// Intake stopped; finishing what is in flight.
     Draining,
@@ -236,8 +236,9 @@ impl Ledger {
 }
 
 impl Status {
-    /// The document at `/status`; `now` is for the idle time.
-    pub fn to_json(&self, queue: &str, now: Instant) -> serde_json::Value {
+    /// The document at `/status`; `queue` is `None` when there is none, `connections` are those from outside to the
+    /// worker's port when they are known, and `now` is for the idle time.
+    pub fn to_json(&self, queue: Option<&str>, connections: Option<u32>, now: Instant) -> serde_json::Value {
         json!({
             "queue": queue,
             "state": self.state.as_str(),
@@ -246,6 +247,7 @@ impl Status {
             "service_time_seconds": self.service_time.as_secs_f64(),
             "broker_connected": self.broker_connected,
             "worker_up": self.worker_up,
+            "connections": connections,
             "draining": self.draining,
             "messages": {
                 "accepted": self.counts.accepted,
@@ -298,9 +300,14 @@ mod tests {
             lost: 1,
         };
         assert_eq!(ledger.snapshot().counts, expected);
-        let document = ledger
-            .snapshot()
-            .to_json("orders", tokio::time::Instant::now().into_std());
+        let now = tokio::time::Instant::now().into_std();
+        let document = ledger.snapshot().to_json(Some("orders"), Some(3), now);
+        assert_eq!(
+            (&document["queue"], &document["connections"]),
+            (&"orders".into(), &3.into())
+        );
+        let unknown = ledger.snapshot().to_json(None, None, now);
+        assert!(unknown["queue"].is_null() && unknown["connections"].is_null());
         assert_eq!(document["messages"]["dead_lettered"], 1);
         assert_eq!(document["state"], "connecting");
     }

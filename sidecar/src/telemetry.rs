@@ -5,6 +5,7 @@
     reason = "this is the room in which metrics are named"
 )]
 
+use crate::domain::lever::Refused;
 use crate::domain::outcome::Outcome;
 use crate::domain::verdict::Verdict;
 use crate::status::{Fate, State};
@@ -22,6 +23,7 @@ const RETRY_DELAY: &str = "sidecar_retry_delay_seconds";
 const CONNECTED: &str = "sidecar_broker_connected";
 const CONNECTION_LOSSES: &str = "sidecar_broker_connection_losses_total";
 const COPY_FAILURES: &str = "sidecar_copy_failures_total";
+const LEVER_REFUSALS: &str = "sidecar_lever_refusals_total";
 
 /// Tells the recorder what every metric means.
 pub fn describe() {
@@ -58,10 +60,15 @@ pub fn describe() {
         Unit::Count,
         "Retry and dead-letter copies that the broker did not confirm; each is tried again."
     );
+    describe_counter!(
+        LEVER_REFUSALS,
+        Unit::Count,
+        "Calls of /drain and /resume that were refused, by reason."
+    );
 }
 
 /// The names of all metrics, for the reference page and its test.
-pub const METRICS: [&str; 9] = [
+pub const METRICS: [&str; 10] = [
     IN_FLIGHT,
     OUTCOMES,
     VERDICTS,
@@ -71,6 +78,7 @@ pub const METRICS: [&str; 9] = [
     CONNECTED,
     CONNECTION_LOSSES,
     COPY_FAILURES,
+    LEVER_REFUSALS,
 ];
 
 /// A delivery goes to the worker.
@@ -180,4 +188,16 @@ pub fn copy_failed(kind: &'static str) {
 /// Copies are confirmed again.
 pub fn copies_confirmed_again(queue: &str) {
     info!(queue, "copies are confirmed again");
+}
+
+/// Somebody who may not do so asked to drain or to resume. Anybody can ask at any rate: it is counted, and logged for
+/// those who look for it only.
+pub fn lever_refused(path: &str, reason: Refused) {
+    counter!(LEVER_REFUSALS, "reason" => reason.as_str()).increment(1);
+    debug!(path, reason = reason.as_str(), "a lever of intake was refused");
+}
+
+/// The sidecar has no queue.
+pub fn only_reports() {
+    info!("no queue: no message is taken, and what is known of the worker is reported");
 }

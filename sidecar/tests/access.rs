@@ -11,7 +11,8 @@ use testkit::unique;
 use testkit::wait::until;
 use testkit::worker::{Answer, Gate, Worker};
 
-/// Waits for a warning with `sentence`, and then for a few more tries, which must not repeat it.
+/// Waits for a warning with `sentence`, and then for a few more tries, which must not repeat it. RabbitMQ 4.0 and later
+/// name the right that is missing before "access to".
 async fn said_once(logs: &Logs, sentence: &str) {
     until(&format!("it says {sentence:?}"), PATIENCE, || async {
         !logs.matching(sentence).is_empty()
@@ -48,7 +49,7 @@ async fn user_vhost_and_rights_may_come_one_after_another() {
     allow("", "", "").await;
     said_once(
         &logs,
-        &format!("ACCESS_REFUSED - access to queue '{queue}.dead' in vhost '{vhost}' refused"),
+        &format!("access to queue '{queue}.dead' in vhost '{vhost}' refused"),
     )
     .await;
     for line in logs.matching("broker cannot be used") {
@@ -88,7 +89,7 @@ async fn without_the_right_to_read_nothing_is_consumed_until_it_is_given() {
 
     said_once(
         &logs,
-        &format!("ACCESS_REFUSED - access to queue '{queue}' in vhost '{vhost}' refused"),
+        &format!("access to queue '{queue}' in vhost '{vhost}' refused"),
     )
     .await;
     assert_eq!(logs.matching("broker connected").len(), 1, "{logs:#?}");
@@ -129,7 +130,7 @@ async fn without_the_right_to_write_copies_wait_until_it_is_given() {
     broker.ctl(&reading).await.unwrap();
     let logs = testkit::logs::capture();
     gate.open();
-    said_once(&logs, "ACCESS_REFUSED - access to exchange").await;
+    said_once(&logs, "access to exchange").await;
     assert_eq!(scene.worker.count(), 1, "the worker is not asked again");
     let all = ["set_permissions", "-p", &vhost, &user, ".*", ".*", ".*"];
     broker.ctl(&all).await.unwrap();

@@ -166,6 +166,13 @@ fn admin_lists_every_variable_of_a_process() {
 }
 
 #[test]
+fn admin_lists_why_a_lever_is_refused() {
+    let page = "docs/reference/admin.md";
+    let known = texts_after("sidecar/src/domain/lever.rs", "=>");
+    assert_same(page, &column(page, "Status", 2), &known);
+}
+
+#[test]
 fn troubleshooting_quotes_what_the_programs_write() {
     let folders = [
         "sidecar",

@@ -44,7 +44,7 @@ fn serve(matches: &ArgMatches) -> ExitCode {
     if let Err(sentence) = ops::telemetry::init(format, filter) {
         return cli::refuse(sentence);
     }
-    let config = match Config::read(matches) {
+    let config = match Config::read(matches, &cli::environment()) {
         Ok(config) => config,
         Err(problems) => return cli::refuse(problems),
     };

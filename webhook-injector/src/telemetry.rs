@@ -8,6 +8,8 @@
 //! | `injector_rejections_total` | counter | `reason` |
 //! | `injector_certificate_expiry_timestamp_seconds` | gauge | – |
 //! | `injector_certificate_reloads_total` | counter | `result` = `ok`, `failed` |
+//! | `injector_cluster_changes_total` | counter | `part`, `change` |
+//! | `injector_cluster_failures_total` | counter | `part` |
 //!
 //! Labels come from enums. The log says what was changed or refused, and every change of the certificate; what was
 //! left alone is for `debug`. Objects are never logged: they may hold credentials.
@@ -28,6 +30,8 @@ const DURATION: &str = "injector_admission_duration_seconds";
 const REJECTIONS: &str = "injector_rejections_total";
 const EXPIRY: &str = "injector_certificate_expiry_timestamp_seconds";
 const RELOADS: &str = "injector_certificate_reloads_total";
+const CHANGES: &str = "injector_cluster_changes_total";
+const FAILURES: &str = "injector_cluster_failures_total";
 
 /// Describes every metric to the recorder that is installed.
 pub(crate) fn describe() {
@@ -37,6 +41,11 @@ pub(crate) fn describe() {
     describe_counter!(REJECTIONS, "Requests that were no review, by reason.");
     describe_gauge!(EXPIRY, Unit::Seconds, "When the certificate in use ends.");
     describe_counter!(RELOADS, "Changes of the certificate, by result.");
+    describe_counter!(CHANGES, "What this replica has changed in the cluster.");
+    describe_counter!(
+        FAILURES,
+        "Looks at the cluster that failed, by what they were for."
+    );
 }
 
 /// A review was answered; `subject` is unknown when it had no object.
@@ -82,4 +91,29 @@ pub(crate) fn certificate_loaded(expiry: i64) {
 pub(crate) fn certificate_refused(sentence: &str) {
     counter!(RELOADS, "result" => "failed").increment(1);
     tracing::warn!(sentence, "the certificate stays as it is");
+}
+
+/// Something in the cluster was changed: a Secret of ours, or what the API server trusts.
+pub(crate) fn cluster_changed(part: &'static str, change: &'static str) {
+    counter!(CHANGES, "part" => part, "change" => change).increment(1);
+    tracing::info!(part, change, "changed in the cluster");
+}
+
+/// What a Secret of ours holds cannot be used and is replaced.
+pub(crate) fn secret_unusable(secret: &str, sentence: &str) {
+    tracing::warn!(secret, sentence, "the Secret cannot be used, it is replaced");
+}
+
+/// The cluster could not be looked at, or what is missing in it is not ours to make; `is_new` when that was not so
+/// already at the look before.
+pub(crate) fn cluster_failed(part: &'static str, sentence: &str, is_new: bool) {
+    counter!(FAILURES, "part" => part).increment(1);
+    if is_new {
+        tracing::warn!(part, sentence, "goes on with what is there");
+    }
+}
+
+/// The cluster can be looked at again.
+pub(crate) fn cluster_recovered(part: &'static str) {
+    tracing::info!(part, "the cluster can be looked at again");
 }

@@ -271,7 +271,6 @@ fn warnings_are_sentences() {
         json!({"containers": [{"name": "app", "lifecycle": hook}], "terminationGracePeriodSeconds": 40});
     let config = Injection {
         broker_secret: None,
-        drained_path: Some("/drained".to_owned()),
         ..injection()
     };
     let object = pod(&annotations, &spec);
@@ -307,11 +306,68 @@ fn warnings_are_sentences() {
 }
 
 #[test]
-fn a_worker_waits_for_the_drain_when_the_sidecar_can_tell() {
+fn a_pod_without_a_queue_gets_a_sidecar_when_it_asks_for_one() {
+    let object = pod(
+        &json!({"kubedaemon.io/inject": "true", "kubedaemon.io/broker": "amqp://ann:s3cret@h"}),
+        &json!({"containers": [{"name": "app"}]}),
+    );
     let config = Injection {
-        drained_path: Some("/drained".to_owned()),
+        broker_secret: None,
         ..injection()
     };
+    let response = answer(&review("CREATE", &object), &config);
+    let said = warnings(&response);
+    assert!(
+        said.len() == 1 && said[0].starts_with("no port is named"),
+        "neither queue nor broker is missed: {said:?}"
+    );
+    let changed = patched(&object, &patch_of(&response).unwrap());
+    assert_eq!(
+        changed["spec"]["containers"], object["spec"]["containers"],
+        "nothing in flight to wait for"
+    );
+    let env = changed["spec"]["initContainers"][0]["env"].as_array().unwrap();
+    let names: Vec<&str> = env
+        .iter()
+        .map(|variable| variable["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "KUBEDAEMON_PORT",
+            "KUBEDAEMON_ADMIN",
+            "KUBEDAEMON_REPORT_ONLY",
+            "KUBEDAEMON_POD_NAME",
+            "KUBEDAEMON_POD_NAMESPACE",
+            "KUBEDAEMON_DRAIN_KEY"
+        ]
+    );
+    let taken = pod(
+        &json!({"kubedaemon.io/inject": "true"}),
+        &json!({"containers": [{"name": "app", "ports": [{"containerPort": 9464}]}]}),
+    );
+    assert_eq!(reason("CREATE", &taken), ("deny", "port_taken"));
+}
+
+#[test]
+fn without_a_key_nothing_is_said_about_it_and_without_a_path_the_worker_does_not_wait() {
+    let config = Injection {
+        drained_path: None,
+        drain_key: None,
+        ..injection()
+    };
+    let object = pod(&queue(), &plain_spec());
+    let changed = patched(
+        &object,
+        &patch_of(&answer(&review("CREATE", &object), &config)).unwrap(),
+    );
+    assert_eq!(changed["spec"]["containers"], object["spec"]["containers"]);
+    assert!(!changed.to_string().contains("KUBEDAEMON_DRAIN_KEY"), "{changed}");
+}
+
+#[test]
+fn a_worker_waits_for_the_drain_when_the_sidecar_can_tell() {
+    let config = injection();
     let hook = json!({"httpGet": {"path": "/drained", "port": 9464}});
     let with_lifecycle = json!({"containers": [{"name": "app", "lifecycle": {"postStart": {}}}]});
     for spec in [plain_spec(), with_lifecycle] {

@@ -5,6 +5,7 @@
 #[path = "support/reviews.rs"]
 mod reviews;
 
+use contract::pods::{DRAIN_KEY_ENV, POD_NAME_ENV, POD_NAMESPACE_ENV};
 use contract::settings::{
     Annotations, Environment, Layered, Naming, SETTINGS, Setting, Settings, Source, parse,
 };
@@ -39,7 +40,12 @@ fn expand(value: &str) -> String {
 fn settings_of_sidecar(pod: &Value, secret: &str) -> Settings {
     let containers = pod["spec"]["initContainers"].as_array().unwrap();
     let env = containers.last().unwrap()["env"].as_array().unwrap();
-    let variables = env.iter().map(|variable| {
+    // What is no setting says which pod this is and who may drain it.
+    let own = [POD_NAME_ENV, POD_NAMESPACE_ENV, DRAIN_KEY_ENV];
+    let settings = env
+        .iter()
+        .filter(|variable| !own.contains(&variable["name"].as_str().unwrap()));
+    let variables = settings.map(|variable| {
         let value = match (
             variable.get("value"),
             variable.pointer("/valueFrom/fieldRef/fieldPath"),

@@ -81,8 +81,8 @@ async fn what_is_no_review_is_refused() {
 
     // Announced as too long; and longer than can be known beforehand.
     for length in [
-        "content-length: 3145729\r\n\r\n",
-        "transfer-encoding: chunked\r\n\r\n",
+        format!("content-length: {}\r\n\r\n", MAX_BODY_BYTES + 1),
+        "transfer-encoding: chunked\r\n\r\n".to_owned(),
     ] {
         let mut stream = server.tls().await;
         let head = format!("POST {PATH} HTTP/1.1\r\nhost: localhost\r\n{length}");
@@ -266,6 +266,47 @@ async fn the_binary_writes_its_authority_and_ends_on_sigterm() {
     assert_eq!(status.code(), Some(0));
 }
 
+#[tokio::test]
+async fn without_an_api_server_the_binary_runs_and_is_not_ready() {
+    let folder = Folder::new();
+    let kubeconfig = folder.0.join("kubeconfig");
+    // Nothing listens there: port 1 is nobody's.
+    let cluster = json!({"name": "a", "cluster": {"server": "https://127.0.0.1:1"}});
+    let user = json!({"name": "a", "user": {"token": "t"}});
+    let context = json!({"name": "a", "context": {"cluster": "a", "user": "a"}});
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "a",
+        "clusters": [cluster], "users": [user], "contexts": [context],
+    });
+    std::fs::write(&kubeconfig, config.to_string()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_webhook-injector"));
+    command
+        .args(["serve", "--image", "i", "--cluster-certificates"])
+        .args(["--service", "s", "--webhook", "w"])
+        .args([
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--drain-delay",
+            "0s",
+        ])
+        .env("KUBEDAEMON_NAMESPACE", "n")
+        .env("KUBECONFIG", &kubeconfig);
+    let process = testkit::process::Process::start(command);
+    let line = process.wait_for_line("admin port open").await;
+    let at = line.split_once("address=").unwrap().1.trim().parse().unwrap();
+    process.wait_for_line("the API server cannot be asked").await;
+    assert!(admin(at, "/healthz").await.starts_with("HTTP/1.1 200"));
+    let said = admin(at, "/readyz").await;
+    assert!(
+        said.starts_with("HTTP/1.1 503") && said.contains("there is no certificate yet"),
+        "{said}"
+    );
+    process.signal(rustix::process::Signal::TERM);
+    assert_eq!(process.wait().await.code(), Some(0));
+}
+
 #[test]
 fn a_wrong_command_line_is_answered_with_sentences_and_2() {
     let tls = ["--tls-cert", "/nowhere/tls.crt", "--tls-key", "/nowhere/tls.key"];
@@ -273,6 +314,23 @@ fn a_wrong_command_line_is_answered_with_sentences_and_2() {
         (vec![], "--image"),
         (vec!["--image", "i"], "--tls-cert"),
         (vec!["--image", "i", "--self-signed"], "--dns-name"),
+        (vec!["--image", "i", "--cluster-certificates"], "--service"),
+        (
+            vec![
+                "--image",
+                "i",
+                "--cluster-certificates",
+                "--service",
+                "s",
+                "--webhook",
+                "w",
+            ],
+            "KUBEDAEMON_NAMESPACE is missing: write the namespace that the injector runs in",
+        ),
+        (
+            [&["--image", "i", "--drained-path", "x"][..], &tls].concat(),
+            "--drained-path is \"x\", which does not begin with /: write a path such as /drained, or off",
+        ),
         (
             [&["--image", "i"][..], &tls].concat(),
             "/nowhere/tls.crt cannot be read: No such file",

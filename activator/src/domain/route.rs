@@ -10,7 +10,8 @@
 //! 3. **Path**: `/<namespace>/<name>/…`; the worker sees the rest.
 //!
 //! With [`Routing::Single`] there is one target: every path that does not start with `/async/` or
-//! `/async-function/` goes to it unchanged, whatever the host.
+//! `/async-function/` goes to it unchanged, whatever the host. With [`Routing::Whole`] even those do: callers of a
+//! Service that the activator stands in for mean the worker and have never heard of the activator.
 //!
 //! Segments are compared byte by byte. Kubernetes names need no percent-encoding, so an encoded segment names
 //! nothing, and a path is never rewritten beyond the prefix that is taken off.
@@ -23,8 +24,10 @@ use std::net::IpAddr;
 pub enum Routing {
     /// By host or by path, among all targets.
     ByName,
-    /// Every call is for this one.
+    /// Every call is for this one, or for its queue when its path says so.
     Single(TargetName),
+    /// Every call is for this one, whatever its path: the port on which it came is the worker's own.
+    Whole(TargetName),
 }
 
 /// What routing needs to know about targets.
@@ -92,21 +95,37 @@ pub fn resolve(
 ) -> Result<Route, Unrouted> {
     match routing {
         Routing::Single(target) => single(target, path, directory),
+        Routing::Whole(target) => whole(target, path, directory),
         Routing::ByName => by_name(host, path, directory),
+    }
+}
+
+fn whole(target: &TargetName, path: &str, directory: &impl Directory) -> Result<Route, Unrouted> {
+    if !directory.knows(target) {
+        return Err(gone(target));
+    }
+    Ok(Route::Forward {
+        target: target.clone(),
+        path: rooted(path),
+        prefix: None,
+    })
+}
+
+/// The only target that there was is none any more.
+fn gone(target: &TargetName) -> Unrouted {
+    Unrouted::Unknown {
+        asked: target.to_string(),
+        known: Vec::new(),
     }
 }
 
 fn single(target: &TargetName, path: &str, directory: &impl Directory) -> Result<Route, Unrouted> {
     let unknown = |asked: &str| Unrouted::Unknown {
         asked: asked.to_owned(),
-        known: if directory.knows(target) {
-            vec![target.clone()]
-        } else {
-            Vec::new()
-        },
+        known: vec![target.clone()],
     };
     if !directory.knows(target) {
-        return Err(unknown(&target.to_string()));
+        return Err(gone(target));
     }
     let Some(named) = after_async(path) else {
         return Ok(Route::Forward {

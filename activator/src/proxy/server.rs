@@ -1,6 +1,7 @@
 //! Callers' connections: HTTP/1 and HTTP/2 with prior knowledge, each bounded in time and memory.
 
 use crate::config::Limits;
+use crate::domain::route::Routing;
 use crate::pipeline::Pipeline;
 use crate::proxy::socket::Socket;
 use crate::telemetry;
@@ -30,11 +31,13 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 /// How long a connection without a request is kept when the drain begins: its request may be on the way.
 const FIRST_REQUEST_IN_DRAIN: Duration = Duration::from_secs(1);
 
-/// Who is at the other end of a caller's connection.
+/// Who is at the other end of a caller's connection, and whom the calls on it can be for.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) address: IpAddr,
     pub(crate) socket: Socket,
+    /// That of the listener on which the connection came.
+    pub(crate) routing: Arc<Routing>,
 }
 
 /// Accepts connections and answers what comes on them.
@@ -67,36 +70,54 @@ impl Server {
         }
     }
 
-    /// Accepts connections until `stop`, and then those that had already been made.
-    pub(crate) async fn accept(&self, listener: TcpListener, stop: impl Future<Output = ()>) {
+    /// Accepts connections until `stop`, and then those that had already been made; `routing` is whom their calls can
+    /// be for. Several listeners may be accepted from at the same time.
+    pub(crate) async fn accept(
+        &self,
+        listener: TcpListener,
+        routing: Arc<Routing>,
+        stop: impl Future<Output = ()>,
+    ) {
         let mut stop = pin!(stop);
         let mut has_failed = false;
         loop {
-            // Cancel safe: a place that is not taken stays free, a connection that is not accepted stays queued.
+            // Cancel safe: a connection that is not accepted stays queued.
             let accepted = tokio::select! {
                 biased;
                 () = &mut stop => break,
-                accepted = self.accept_one(&listener) => accepted,
+                accepted = listener.accept() => accepted,
             };
-            match accepted {
-                Ok(accepted) => {
-                    if std::mem::take(&mut has_failed) {
-                        telemetry::accept_recovered();
-                    }
-                    self.serve(accepted);
-                }
-                Err(error) if is_the_callers(&error) => {}
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) if is_the_callers(&error) => continue,
                 Err(error) => {
                     if !std::mem::replace(&mut has_failed, true) {
                         telemetry::accept_failed(&error);
                     }
                     tokio::time::sleep(ACCEPT_AGAIN).await;
+                    continue;
                 }
+            };
+            if std::mem::take(&mut has_failed) {
+                telemetry::accept_recovered();
+            }
+            // At the end places become free only after accepting has stopped, so this connection does without one.
+            let place = tokio::select! {
+                biased;
+                place = Arc::clone(&self.places).acquire_owned() => place.ok(),
+                () = &mut stop => None,
+            };
+            let stopped = place.is_none();
+            self.serve(stream, address.ip(), Arc::clone(&routing), place);
+            if stopped {
+                break;
             }
         }
         // Callers whose handshake the kernel has completed for us believe that they are connected.
-        while let Some(Ok(accepted)) = now_or_never(self.accept_one(&listener)).await {
-            self.serve(accepted);
+        while let Ok(place) = Arc::clone(&self.places).try_acquire_owned()
+            && let Some(Ok((stream, address))) = now_or_never(listener.accept()).await
+        {
+            self.serve(stream, address.ip(), Arc::clone(&routing), Some(place));
         }
     }
 
@@ -112,28 +133,17 @@ impl Server {
         self.cut_off.load(Ordering::Relaxed)
     }
 
-    async fn accept_one(&self, listener: &TcpListener) -> io::Result<Accepted> {
-        let place = Arc::clone(&self.places)
-            .acquire_owned()
-            .await
-            .map_err(io::Error::other)?;
-        let (stream, address) = listener.accept().await?;
-        Ok(Accepted {
-            stream,
-            address: address.ip(),
-            place,
-        })
-    }
-
-    fn serve(&self, accepted: Accepted) {
-        let Accepted {
-            stream,
-            address,
-            place,
-        } = accepted;
+    fn serve(
+        &self,
+        stream: TcpStream,
+        address: IpAddr,
+        routing: Arc<Routing>,
+        place: Option<OwnedSemaphorePermit>,
+    ) {
         let peer = Arc::new(Peer {
             address,
             socket: Socket::new(stream),
+            routing,
         });
         let connection = Connection {
             pipeline: Arc::clone(&self.pipeline),
@@ -149,12 +159,6 @@ impl Server {
             drop(place);
         });
     }
-}
-
-struct Accepted {
-    stream: TcpStream,
-    address: IpAddr,
-    place: OwnedSemaphorePermit,
 }
 
 struct Connection {

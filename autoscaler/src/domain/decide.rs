@@ -23,6 +23,9 @@ use std::time::{Duration, Instant};
 /// How long a resumed replica may stay draining before it is taken for one that cannot come back (its process is
 /// ending), and a new one is started in its place.
 const RESUME_PATIENCE: Duration = Duration::from_secs(1);
+/// How long at least replicas stay that somebody else started: an activator that wakes a target for a call tells of the
+/// call within a second.
+const RAISED: Duration = Duration::from_secs(2);
 
 /// A decision with the numbers that it was made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +42,7 @@ pub struct Assessment {
     pub ready: Option<u64>,
     /// Calls that wait or are being answered.
     pub calls: u32,
-    /// Why something is not known, in a sentence.
+    /// Why something is not known, or no replica may go, in a sentence.
     pub unknown: Option<String>,
 }
 
@@ -49,6 +52,10 @@ pub struct Memory {
     window: Window,
     /// Draining replicas that were resumed, and when first.
     resumed: BTreeMap<ReplicaId, Instant>,
+    /// How many replicas there are if nobody else changes that.
+    expected: Option<u32>,
+    /// When somebody else had started replicas, and how many were active then.
+    raised: Option<(Instant, u32)>,
 }
 
 impl Memory {
@@ -57,12 +64,36 @@ impl Memory {
         Self {
             window: Window::new(policy.cool_down()),
             resumed: BTreeMap::new(),
+            expected: None,
+            raised: None,
         }
+    }
+
+    /// Whoever starts replicas beside us knows why: they stay for a cool-down.
+    fn note_others(&mut self, counts: Counts, now: Instant) {
+        if self.expected.is_some_and(|expected| counts.total() > expected) {
+            self.raised = Some((now, counts.active()));
+        }
+        self.expected = Some(counts.total());
+    }
+
+    /// How many replicas somebody else has asked for.
+    fn raised(&self, cool_down: Duration, now: Instant) -> u32 {
+        self.raised
+            .filter(|(at, _)| now.saturating_duration_since(*at) < cool_down.max(RAISED))
+            .map_or(0, |(_, active)| active)
     }
 
     /// Counts every sign of demand in `sample`, in the past too, towards the cool-down.
     fn note_demand(&mut self, sample: &Sample, ready: Option<u64>) {
-        if sample.called || sample.calls > 0 || ready.is_some_and(|ready| ready > 0) {
+        // Calls of which nothing is known do not count towards the cool-down, but only a replica that is there can
+        // have them.
+        let may_have_calls = !sample.is_calls_known
+            && sample
+                .fleet
+                .as_ref()
+                .is_ok_and(|fleet| !fleet.replicas.is_empty());
+        if sample.called || sample.calls > 0 || may_have_calls || ready.is_some_and(|ready| ready > 0) {
             self.window.demand(sample.at);
         }
         if let Some(at) = sample
@@ -118,6 +149,7 @@ pub fn decide(memory: &mut Memory, policy: &Policy, sample: &Sample) -> Assessme
         },
         Some(counts) => {
             let is_known = unknown.is_none();
+            let is_calls_known = sample.is_calls_known;
             Situation {
                 policy,
                 now: sample.at,
@@ -127,11 +159,24 @@ pub fn decide(memory: &mut Memory, policy: &Policy, sample: &Sample) -> Assessme
                 asked,
                 desired,
                 is_known,
+                is_calls_known,
             }
             .decide(memory)
         }
     };
-    let unknown = sample.fleet.as_ref().err().map(ToString::to_string).or(unknown);
+    let kept = match decision {
+        Decision::Hold {
+            reason: HoldReason::Kept,
+        } => fleet.kept.clone(),
+        _ => None,
+    };
+    let unknown = sample
+        .fleet
+        .as_ref()
+        .err()
+        .map(ToString::to_string)
+        .or(unknown)
+        .or(kept);
     Assessment {
         decision,
         asked,
@@ -152,13 +197,16 @@ struct Situation<'a> {
     depth: u64,
     asked: u64,
     desired: u32,
-    /// Whether `asked` is all that is asked for, and not only the least.
+    /// Whether `asked` is all that messages ask for, and not only the least.
     is_known: bool,
+    /// Whether there are no calls but those that are known of.
+    is_calls_known: bool,
 }
 
 impl Situation<'_> {
     fn decide(&self, memory: &mut Memory) -> Decision {
         memory.forget_resumed(self.fleet);
+        memory.note_others(self.counts, self.now);
         if self.is_known {
             memory.window.record(self.now, self.desired, self.counts.active());
         }
@@ -193,6 +241,7 @@ impl Situation<'_> {
             .saturating_add(missing)
             .min(self.policy.max_replicas());
         if to > self.counts.total() {
+            memory.expected = Some(to);
             Decision::ScaleUp { to, reason }
         } else {
             Decision::Hold {
@@ -204,25 +253,37 @@ impl Situation<'_> {
     /// There are enough: drained replicas go; then idle ones that were not needed for a cool-down are drained.
     fn shrink(&self, memory: &Memory) -> Decision {
         let replicas = victims::finished(&self.fleet.replicas);
-        if !replicas.is_empty() {
-            return Decision::Remove { replicas };
+        // Calls that nobody tells of ask for one replica, and a draining one may be resumed for them.
+        let is_last = self.counts.active() == 0 && !replicas.is_empty();
+        if is_last && !self.is_calls_known {
+            return hold(HoldReason::CallsUnknown);
         }
-        let needed = self.asked.max(u64::from(memory.window.highest(self.now)));
+        if !replicas.is_empty() {
+            return self.unless_kept(Decision::Remove { replicas });
+        }
+        let before = memory.window.highest(self.now);
+        let raised = memory.raised(self.policy.cool_down(), self.now);
+        let held = self.asked.max(before.max(raised).into());
+        let needed = if self.is_calls_known { held } else { held.max(1) };
         let surplus = self.counts.active().saturating_sub(self.policy.bounded(needed));
         if surplus == 0 {
-            return Decision::Hold {
-                reason: self.hold_reason(),
-            };
+            return hold(self.hold_reason());
         }
         let victims = victims::choose(&self.fleet.replicas, surplus);
         if victims.is_empty() {
-            return Decision::Hold {
-                reason: HoldReason::ReplicasBusy,
-            };
+            return self.unless_kept(hold(HoldReason::ReplicasBusy));
         }
-        Decision::Drain {
+        self.unless_kept(Decision::Drain {
             victims,
             reason: self.down_reason(needed),
+        })
+    }
+
+    fn unless_kept(&self, decision: Decision) -> Decision {
+        if self.fleet.kept.is_some() {
+            hold(HoldReason::Kept)
+        } else {
+            decision
         }
     }
 
@@ -255,6 +316,8 @@ impl Situation<'_> {
             HoldReason::AtMax
         } else if self.counts.draining > 0 {
             HoldReason::DrainingBusy
+        } else if !self.is_calls_known && self.desired == 0 && self.counts.active() == 1 {
+            HoldReason::CallsUnknown
         } else if self.desired < self.counts.active() {
             HoldReason::CoolDown
         } else if self.counts.starting > 0 {
@@ -265,6 +328,10 @@ impl Situation<'_> {
             HoldReason::NoChange
         }
     }
+}
+
+fn hold(reason: HoldReason) -> Decision {
+    Decision::Hold { reason }
 }
 
 #[cfg(test)]

@@ -80,6 +80,10 @@ pub enum HoldReason {
     SampleUnknown,
     /// The replicas are not known.
     FleetUnknown,
+    /// Nothing else is to be done, but whether there are calls is not known.
+    CallsUnknown,
+    /// There are too many replicas, and what runs them lets none go now.
+    Kept,
     /// The count is right, and not all are ready yet.
     Starting,
     /// Draining replicas are finishing what they hold.
@@ -122,6 +126,8 @@ impl HoldReason {
             Self::CoolDown => "cool_down",
             Self::SampleUnknown => "sample_unknown",
             Self::FleetUnknown => "fleet_unknown",
+            Self::CallsUnknown => "calls_unknown",
+            Self::Kept => "kept",
             Self::Starting => "starting",
             Self::DrainingBusy => "draining_busy",
             Self::ReplicasBusy => "replicas_busy",

@@ -95,6 +95,35 @@ pub enum QueueSample {
     Unknown(SampleError),
 }
 
+/// What the activators tell of a target: calls that wait or are being answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Calls {
+    /// All of them have told: so many.
+    Known(u32),
+    /// Not all have told: at least so many.
+    AtLeast(u32),
+}
+
+impl Calls {
+    /// How many are known of.
+    pub fn count(self) -> u32 {
+        match self {
+            Self::Known(count) | Self::AtLeast(count) => count,
+        }
+    }
+
+    /// Whether there are no others.
+    pub fn is_known(self) -> bool {
+        matches!(self, Self::Known(_))
+    }
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self::Known(0)
+    }
+}
+
 /// Everything a decision is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
@@ -103,8 +132,10 @@ pub struct Sample {
     /// Taken before `fleet`, so that a message on its way from one to the other is counted twice rather than not
     /// at all.
     pub queue: QueueSample,
-    /// Calls that wait or are being answered.
+    /// Calls that wait or are being answered, as far as is known.
     pub calls: u32,
+    /// Whether `calls` is all of them, and not only the least.
+    pub is_calls_known: bool,
     /// Whether a call came or went since the sample before, also when `calls` is 0 again.
     pub called: bool,
     /// The target's replicas, or why they are not known.

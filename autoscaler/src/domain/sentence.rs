@@ -101,6 +101,14 @@ fn hold(
         ),
         HoldReason::SampleUnknown => format!("holding at {}: {unknown}", replicas(counts.active())),
         HoldReason::FleetUnknown => format!("holding, the replicas are not known: {unknown}"),
+        HoldReason::CallsUnknown => format!(
+            "holding at {}: an activator has not told whether there are calls",
+            replicas(counts.total())
+        ),
+        HoldReason::Kept => format!(
+            "fewer than {} are needed, but none may go now: {unknown}",
+            replicas(counts.total())
+        ),
         HoldReason::Starting => {
             format!(
                 "waiting for {} of {} to be ready",

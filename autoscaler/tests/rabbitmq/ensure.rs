@@ -1,7 +1,7 @@
 //! Queues that are made so that the first message at zero replicas finds one, and the whole way from there.
 
 use crate::{capture, publish, queue, sample_one, source, until_ready};
-use autoscaler::domain::Policy;
+use autoscaler::domain::{Calls, Policy};
 use autoscaler::{
     Autoscaler, DepthSource, Fleet, Phase, Replica, ReplicaId, ScaleTarget, TargetError, TargetSpec,
 };
@@ -76,6 +76,7 @@ impl ScaleTarget for Idlers {
     async fn observe(&self) -> Result<Fleet, TargetError> {
         Ok(Fleet {
             replicas: self.0.lock().unwrap().clone(),
+            kept: None,
         })
     }
 
@@ -141,7 +142,7 @@ async fn from_no_queue_to_replicas_and_back_to_zero() {
         dead_letter: Some(format!("{name}.dead")),
         policy: Policy::try_new(0, 3, 10, Duration::from_secs(1)).unwrap(),
         target: Idlers::default(),
-        calls: watch::channel(0).1,
+        calls: watch::channel(Calls::Known(0)).1,
     });
     let shutdown = Shutdown::new();
     let running = tokio::spawn(autoscaler.run(shutdown.clone()));

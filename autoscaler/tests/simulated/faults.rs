@@ -2,7 +2,7 @@
 
 use crate::stage::{Fault, Stage};
 use crate::world::policy;
-use autoscaler::domain::{Decision, HoldReason, QueueName, SampleError};
+use autoscaler::domain::{Calls, Decision, HoldReason, QueueName, SampleError};
 
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_is_gone_for_minutes_changes_nothing() {
@@ -39,7 +39,7 @@ async fn a_call_wakes_while_the_broker_is_gone() {
     let stage = Stage::new(policy(0, 10, 10, 5));
     stage.world().is_broker_up = false;
     stage.pass(60).await;
-    stage.calls.send_replace(1);
+    stage.calls.send_replace(Calls::Known(1));
     let took = stage.until("a replica", |world| world.active() == 1).await;
     assert!(took <= 10, "{took}");
     stage.stop().await;
@@ -57,7 +57,7 @@ async fn a_call_does_not_wait_for_a_source_that_hangs() {
             stage.report().decision == hold(HoldReason::SampleUnknown)
         })
         .await;
-    stage.calls.send_replace(1);
+    stage.calls.send_replace(Calls::Known(1));
     let took = stage.until("a replica", |world| world.active() == 1).await;
     assert!(took <= 5_100, "{took}");
     stage.stop().await;
@@ -108,11 +108,11 @@ async fn a_change_that_fails_is_told_and_tried_again() {
 async fn replicas_that_never_become_ready_stay_while_they_are_needed_and_go_afterwards() {
     let stage = Stage::new(policy(0, 10, 10, 5));
     stage.world().starts_in = 1_000_000_000;
-    stage.calls.send_replace(1);
+    stage.calls.send_replace(Calls::Known(1));
     stage.pass(120).await;
     assert_eq!(stage.report().decision, hold(HoldReason::Starting));
     assert_eq!(stage.snapshot().workers.len(), 1);
-    stage.calls.send_replace(0);
+    stage.calls.send_replace(Calls::Known(0));
     stage
         .until("zero replicas", |world| world.workers.is_empty())
         .await;

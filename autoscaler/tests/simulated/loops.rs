@@ -2,6 +2,7 @@
 
 use crate::stage::{FakeSource, FakeTarget, Fault, Shared, Stage};
 use crate::world::policy;
+use autoscaler::domain::Calls;
 use autoscaler::{Autoscaler, Registry, TargetHandle, TargetSpec};
 use ops::shutdown::Shutdown;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ fn add(registry: &Registry, name: &str, target: FakeTarget) -> TargetHandle {
         dead_letter: None,
         policy: policy(0, 10, 10, 5),
         target,
-        calls: watch::channel(0).1,
+        calls: watch::channel(Calls::Known(0)).1,
     })
 }
 
@@ -85,7 +86,7 @@ async fn calls_at_a_running_target_do_not_make_it_tick() {
     stage.pass(5).await;
     let before = stage.target.lock().unwrap().observed.len();
     for call in 0..1000 {
-        stage.calls.send_replace(call % 2);
+        stage.calls.send_replace(Calls::Known(call % 2));
         sleep(Duration::from_millis(1)).await;
     }
     let ticks = stage.target.lock().unwrap().observed.len() - before;

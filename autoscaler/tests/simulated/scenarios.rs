@@ -2,6 +2,7 @@
 
 use crate::stage::Stage;
 use crate::world::policy;
+use autoscaler::domain::Calls;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -172,13 +173,13 @@ async fn a_call_wakes_at_once_and_its_end_begins_the_cool_down() {
     let stage = Stage::new(policy(0, 10, 10, 20));
     stage.pass(60).await;
     sleep(Duration::from_millis(77)).await;
-    stage.calls.send_replace(1);
+    stage.calls.send_replace(Calls::Known(1));
     let took = stage.until("a replica", |world| world.active() == 1).await;
     assert!(took <= 10, "{took} ms from the call to the start");
     // A call of ten minutes: nothing is in the queue, nothing in flight at the sidecar.
     stage.pass(600).await;
     assert_eq!(stage.snapshot().active(), 1);
-    stage.calls.send_replace(0);
+    stage.calls.send_replace(Calls::Known(0));
     let down = stage
         .until("zero replicas", |world| world.workers.is_empty())
         .await;
@@ -190,9 +191,9 @@ async fn a_call_wakes_at_once_and_its_end_begins_the_cool_down() {
 async fn short_calls_between_samples_keep_one_replica() {
     let stage = Stage::with(policy(0, 10, 10, 15), None, None);
     for _ in 0..40 {
-        stage.calls.send_replace(1);
+        stage.calls.send_replace(Calls::Known(1));
         sleep(Duration::from_millis(3)).await;
-        stage.calls.send_replace(0);
+        stage.calls.send_replace(Calls::Known(0));
         sleep(Duration::from_millis(9_700)).await;
     }
     assert_eq!(

@@ -2,7 +2,7 @@
 //! next timer whenever nothing else is to be done.
 
 use crate::world::{Millis, World};
-use autoscaler::domain::{Depth, Policy, QueueName, SampleError};
+use autoscaler::domain::{Calls, Depth, Policy, QueueName, SampleError};
 use autoscaler::{
     Autoscaler, DepthSource, Fleet, ReplicaId, Report, ScaleTarget, TargetError, TargetHandle, TargetSpec,
 };
@@ -188,7 +188,7 @@ impl ScaleTarget for FakeTarget {
 /// One target, its autoscaler and the world around them, all running.
 pub(crate) struct Stage {
     pub(crate) shared: Shared,
-    pub(crate) calls: watch::Sender<u32>,
+    pub(crate) calls: watch::Sender<Calls>,
     pub(crate) handle: TargetHandle,
     pub(crate) source: Arc<Mutex<SourceLog>>,
     pub(crate) target: Arc<Mutex<TargetLog>>,
@@ -206,7 +206,7 @@ impl Stage {
         let shared = Shared::new();
         let (source, target) = (FakeSource::new(&shared), FakeTarget::new(&shared));
         let (source_log, target_log) = (Arc::clone(&source.log), Arc::clone(&target.log));
-        let (calls, receiver) = watch::channel(0);
+        let (calls, receiver) = watch::channel(Calls::Known(0));
         let autoscaler = Autoscaler::new(source);
         let handle = autoscaler.add(TargetSpec {
             name: "default/orders".to_owned(),

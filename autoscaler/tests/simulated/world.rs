@@ -149,6 +149,7 @@ impl World {
         };
         Ok(Fleet {
             replicas: self.workers.iter().map(replica).collect(),
+            kept: None,
         })
     }
 
@@ -158,6 +159,7 @@ impl World {
             at: self.at(self.now),
             queue,
             calls: self.calls,
+            is_calls_known: true,
             called,
             fleet: self.fleet(),
         }

@@ -7,6 +7,7 @@ pub mod annotations;
 pub mod broker;
 pub mod headers;
 pub mod names;
+pub mod pods;
 pub mod quantity;
 pub mod reference;
 pub mod settings;

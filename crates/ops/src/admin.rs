@@ -2,7 +2,7 @@
 //! probes and `/metrics` keep answering.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -21,6 +21,8 @@ use tokio_util::task::TaskTracker;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a stop leaves to answers that are being written.
 const CLOSING_TIME: Duration = Duration::from_millis(500);
+/// The longest that nothing is accepted when the system has no socket to give.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A request to the admin port. Bodies are ignored: nothing here takes one.
 #[derive(Debug, Clone)]
@@ -35,6 +37,8 @@ pub struct AdminRequest {
     /// anywhere can reach loopback, and must not be able to change anything
     /// (<https://fetch.spec.whatwg.org/#origin-header>).
     pub is_from_page: bool,
+    /// The token of `Authorization: Bearer …`.
+    pub bearer: Option<String>,
     /// Who asks. State-changing endpoints may be for loopback only.
     pub peer: SocketAddr,
 }
@@ -126,9 +130,9 @@ impl Bound {
                 () = stop.cancelled() => break,
                 accepted = self.listener.accept() => accepted,
             };
-            // Out of file descriptors, or the client went away: the next one may do better.
             let Ok((stream, peer)) = accepted else {
-                tokio::task::yield_now().await;
+                // Out of file descriptors, or the client went away: the next one may do better, if not at once.
+                let _stopped = tokio::time::timeout(PAUSE, stop.cancelled()).await;
                 continue;
             };
             let (handler, stop) = (handler.clone(), stop.clone());
@@ -171,6 +175,7 @@ where
         path: request.uri().path().to_owned(),
         query: request.uri().query().unwrap_or_default().to_owned(),
         is_from_page: request.headers().contains_key(header::ORIGIN),
+        bearer: bearer(request.headers()),
         peer,
     })
     .await;
@@ -180,7 +185,25 @@ where
         header::CONTENT_TYPE,
         HeaderValue::from_static(answer.content_type),
     );
+    if answer.status == StatusCode::UNAUTHORIZED {
+        // RFC 9110, section 15.5.2, asks for it.
+        response
+            .headers_mut()
+            .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     Ok(response)
+}
+
+/// The token of `Authorization: Bearer <token>`; the scheme may be written in any case (RFC 9110, section 11.1).
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let (scheme, token) = headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim().to_owned())
 }
 
 #[cfg(test)]

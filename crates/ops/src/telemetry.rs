@@ -38,7 +38,7 @@ pub fn init(format: LogFormat, filter: &str) -> Result<(), String> {
 }
 
 /// Libraries that log errors which they also return. We report those once, at a change; a library reports each try.
-const QUIET: [&str; 1] = ["lapin"];
+const QUIET: [&str; 3] = ["lapin", "kube_client", "kube_runtime"];
 
 /// The filter with those libraries silenced, unless it names them.
 fn with_quiet_libraries(filter: &str) -> String {

@@ -5,6 +5,7 @@
 //! supervising shell holds a pipe to the test process and removes everything when the process ends, also by SIGKILL.
 
 mod ports;
+mod release;
 mod run_dir;
 mod supervisor;
 mod tls;
@@ -13,18 +14,18 @@ use crate::Amqp;
 use crate::wait::until;
 use lapin::{Connection, ConnectionProperties};
 use ports::Ports;
+pub use release::{RELEASE, Release};
 use run_dir::Environment;
 use std::fmt;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use supervisor::Supervisor;
+use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout};
-
-const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
-const CTL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 
 /// Environment variable with the address of a broker that tests are to use instead of starting one.
 pub const SHARED_URL: &str = "KUBEDAEMON_TEST_AMQP";
@@ -38,7 +39,7 @@ const START_PATIENCE: Duration = Duration::from_mins(2);
 /// The broker that all tests of this process share; it is started at the first call.
 ///
 /// Set `KUBEDAEMON_TEST_AMQP=amqp://…` to use a broker that is there already; `with-broker` does so for a whole
-/// `cargo test` run. Use queue names from [`unique`](crate::unique), and [`Broker::start`] for what would disturb
+/// `cargo test` run. Set `KUBEDAEMON_TEST_RABBITMQ` to have every broker that is started of another [`Release`]. Use queue names from [`unique`](crate::unique), and [`Broker::start`] for what would disturb
 /// other tests.
 pub async fn broker() -> &'static Broker {
     static SHARED: OnceCell<Broker> = OnceCell::const_new();
@@ -66,6 +67,7 @@ async fn shared() -> Broker {
     Broker {
         url,
         url_tls,
+        also_on: None,
         dir,
         environment,
         running: None,
@@ -81,6 +83,8 @@ const URL_TLS: &str = "url-tls";
 pub struct Broker {
     url: String,
     url_tls: Option<String>,
+    /// Where else than on loopback it listens.
+    also_on: Option<Ipv4Addr>,
     dir: Option<PathBuf>,
     environment: Environment,
     /// The node when it is ours; dropping it ends the node.
@@ -89,7 +93,8 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Starts a node for this test alone, ready to be used. It ends with the value.
+    /// Starts a node for this test alone, ready to be used. It ends with the value. Its release is the one that
+    /// [`RELEASE`] names, if any.
     pub async fn start() -> Self {
         Self::start_with("").await
     }
@@ -101,20 +106,51 @@ impl Broker {
             .unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// As [`start`](Self::start), and reachable from elsewhere: it listens on `ip`, an address of this machine, as
+    /// well as on loopback, and on all of them for `0.0.0.0`. See [`url_on`](Self::url_on).
+    ///
+    /// Its only user has a random password, because anybody who reaches the address may try one.
+    pub async fn start_on(ip: Ipv4Addr) -> Self {
+        Self::try_start_at("", Some(ip))
+            .await
+            .unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// As [`start`](Self::start), of this release, whatever [`RELEASE`] says.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says why there is no node: `tools/rabbitmq` did not fetch the release, which takes root to run.
+    pub async fn start_release(release: Release) -> Result<Self, StartError> {
+        Self::try_start_of(release, "", None).await
+    }
+
     /// As [`start_with`](Self::start_with).
     ///
     /// # Errors
     ///
-    /// A sentence that says why there is no node: RabbitMQ is not installed, or it did not start.
+    /// A sentence that says why there is no node: RabbitMQ is not installed, or it did not start, or [`RELEASE`] names
+    /// one that is not there.
     pub async fn try_start(configuration: &str) -> Result<Self, StartError> {
-        if !Path::new(SERVER).exists() {
-            return Err(StartError::NotInstalled);
-        }
+        Self::try_start_at(configuration, None).await
+    }
+
+    async fn try_start_at(configuration: &str, also_on: Option<Ipv4Addr>) -> Result<Self, StartError> {
+        Self::try_start_of(Release::of_environment()?, configuration, also_on).await
+    }
+
+    async fn try_start_of(
+        release: Release,
+        configuration: &str,
+        also_on: Option<Ipv4Addr>,
+    ) -> Result<Self, StartError> {
+        let root = release.root()?;
         // A foreign process may take one of the ports between our look and the node's: then others are tried.
         let mut tries = 0;
         loop {
             tries += 1;
-            let broker = Self::prepare(configuration).map_err(|error| StartError::Io(error.to_string()))?;
+            let broker = Self::prepare(root.as_deref(), configuration, also_on)
+                .map_err(|error| StartError::Io(error.to_string()))?;
             match broker.boot().await {
                 Ok(()) => return Ok(broker),
                 Err(StartError::Ended(log)) if log.contains("eaddrinuse") && tries < 3 => {}
@@ -123,7 +159,7 @@ impl Broker {
         }
     }
 
-    fn prepare(configuration: &str) -> io::Result<Self> {
+    fn prepare(root: Option<&Path>, configuration: &str, also_on: Option<Ipv4Addr>) -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let process = std::process::id();
@@ -131,16 +167,30 @@ impl Broker {
         let dir = std::env::temp_dir().join(name);
         let ports = Ports::claim()?;
         let node = format!("kd{process}-{number}@localhost");
-        let environment = run_dir::environment(&dir, &ports, &node);
+        let mut environment = run_dir::environment(&dir, &ports, &node);
+        environment.extend(root.map(|root| (release::ROOT.to_owned(), root.display().to_string())));
         let certificates = tls::make().map_err(io::Error::other)?;
+        // RabbitMQ lets the user "guest" in over loopback only.
+        let (user, password) = match also_on {
+            None => ("guest".to_owned(), "guest".to_owned()),
+            Some(_) => ("kubedaemon".to_owned(), crate::unique("password")),
+        };
+        let listeners = run_dir::Listeners {
+            ports: &ports,
+            also_on,
+            user: &user,
+            password: &password,
+        };
 
         let supervisor = Supervisor::start(&dir, &environment)?;
-        run_dir::write(&dir, &ports, &certificates, &environment, configuration)?;
-        let url_tls = format!("amqps://guest:guest@127.0.0.1:{}/%2f", ports.amqps);
+        release::write(&dir)?;
+        run_dir::write(&dir, &listeners, &certificates, &environment, configuration)?;
+        let url_tls = format!("amqps://{user}:{password}@127.0.0.1:{}/%2f", ports.amqps);
         std::fs::write(dir.join(URL_TLS), &url_tls)?;
         Ok(Self {
-            url: format!("amqp://guest:guest@127.0.0.1:{}/%2f", ports.amqp),
+            url: format!("amqp://{user}:{password}@127.0.0.1:{}/%2f", ports.amqp),
             url_tls: Some(url_tls),
+            also_on,
             dir: Some(dir),
             environment,
             running: Some((supervisor, ports)),
@@ -167,7 +217,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Whether a connection and a channel can be had now.
+    /// Whether connections and channels can be had now.
     async fn takes_connections(&self) -> bool {
         let connect = async {
             let connection = Connection::connect(&self.url, ConnectionProperties::default()).await?;
@@ -177,12 +227,37 @@ impl Broker {
             drop(channel);
             Ok::<(), lapin::Error>(())
         };
-        matches!(timeout(Duration::from_secs(10), connect).await, Ok(Ok(())))
+        matches!(timeout(Duration::from_secs(10), connect).await, Ok(Ok(()))) && self.listens_for_tls().await
+    }
+
+    /// Whether the port with TLS is open too, which is the later one by some 100 ms.
+    async fn listens_for_tls(&self) -> bool {
+        match &self.running {
+            Some((_, ports)) => TcpStream::connect((Ipv4Addr::LOCALHOST, ports.amqps))
+                .await
+                .is_ok(),
+            None => true,
+        }
     }
 
     /// The address, `amqp://guest:guest@127.0.0.1:<port>/%2f` for a node of ours.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The address as seen from elsewhere, `amqp://kubedaemon:<password>@<ip>:<port>/%2f`: for pods, which reach this
+    /// machine and not its loopback. Only of a broker from [`start_on`](Self::start_on) that listens there.
+    pub fn url_on(&self, ip: Ipv4Addr) -> String {
+        let listens = self.also_on.is_some_and(|on| on == ip || on.is_unspecified());
+        assert!(
+            listens,
+            "the broker does not listen on {ip}: start it by Broker::start_on({ip})"
+        );
+        let loopback = SocketAddrV4::new(Ipv4Addr::LOCALHOST, self.port());
+        self.url.replace(
+            &format!("@{loopback}/"),
+            &format!("@{}/", SocketAddrV4::new(ip, self.port())),
+        )
     }
 
     /// The address with TLS, `amqps://guest:guest@127.0.0.1:<port>/%2f`. Its certificate is of [`ca_path`](Self::ca_path).
@@ -220,6 +295,12 @@ impl Broker {
         self.running
             .as_ref()
             .and_then(|(supervisor, _)| supervisor.server_pid())
+    }
+
+    /// The version that runs, such as `(4, 3, 6)`.
+    pub fn version(&self) -> (u32, u32, u32) {
+        release::version(self.port())
+            .unwrap_or_else(|error| panic!("{} does not say its version: {error}", self.url))
     }
 
     /// A test client, connected to this broker.
@@ -261,17 +342,13 @@ impl Broker {
     /// What it printed, when it failed.
     pub async fn ctl(&self, args: &[&str]) -> Result<String, String> {
         assert!(!self.environment.is_empty(), "{NOT_OURS}");
-        let mut command = tokio::process::Command::new(CTL);
-        command
-            .args(["--quiet"])
-            .args(args)
-            .env_clear()
-            .envs(self.environment.iter().cloned());
+        let mut command = release::ctl(self.dir(), &self.environment);
+        command.arg("--quiet").args(args);
         command.stdin(std::process::Stdio::null()).kill_on_drop(true);
         let output = command
             .output()
             .await
-            .map_err(|error| format!("{CTL}: {error}"))?;
+            .map_err(|error| format!("rabbitmqctl cannot be run: {error}"))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         if output.status.success() {
@@ -348,6 +425,12 @@ fn encode(text: &str) -> String {
 pub enum StartError {
     /// Debian's server is not on this machine.
     NotInstalled,
+    /// [`RELEASE`] says this, which is none.
+    UnknownRelease(String),
+    /// The release is not in the cache.
+    NotBuilt(Release),
+    /// The release takes root, to enter its root directory.
+    NotRoot(Release),
     /// The node ended before it was ready; with the end of its log.
     Ended(String),
     /// The node runs but takes no connections; with the end of its log.
@@ -361,8 +444,21 @@ impl fmt::Display for StartError {
         match self {
             Self::NotInstalled => write!(
                 f,
-                "RabbitMQ is not installed ({SERVER} is missing): run tools/setup, or give tests a broker by \
-                 {SHARED_URL}=amqp://…"
+                "RabbitMQ is not installed (there is no /{}): run tools/setup, or give tests a broker by \
+                 {SHARED_URL}=amqp://…",
+                release::SERVER
+            ),
+            Self::UnknownRelease(word) => write!(
+                f,
+                "{RELEASE}={word:?} is no release: use trixie or sid, or leave it out for the one of this machine"
+            ),
+            Self::NotBuilt(release) => write!(
+                f,
+                "RabbitMQ of {release} is not in the cache: run tools/rabbitmq build {release}"
+            ),
+            Self::NotRoot(release) => write!(
+                f,
+                "RabbitMQ of {release} lives in a root directory of its own, and entering it takes root"
             ),
             Self::Ended(log) => write!(f, "the broker ended before it was ready:\n{log}"),
             Self::Slow(log) => write!(

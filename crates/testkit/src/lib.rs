@@ -3,7 +3,9 @@
 //! | need | use |
 //! |---|---|
 //! | a RabbitMQ that all tests of a process share | [`broker()`] with queue names from [`unique`] |
+//! | a RabbitMQ of another release | [`Broker::start_release`]; [`RELEASE`] for a whole run |
 //! | a RabbitMQ to stop, to kill, to cut off | [`Broker::start`] |
+//! | a RabbitMQ that pods of a cluster reach | [`Broker::start_on`] with [`machine_ip`] |
 //! | to publish, to look at queues | [`Amqp`], usually from [`Broker::amqp`] |
 //! | a worker with scripted answers that records every request | [`worker::Worker`] |
 //! | a program under test, its output and its signals | [`process::Process`] |
@@ -11,7 +13,7 @@
 //! | to call over HTTP | [`http`] |
 //! | to read what was logged | [`logs::capture`] |
 //!
-//! Everything listens on the loopback address only, on ports of its own, and nothing is left behind when the test
+//! Everything listens on the loopback address only unless a test asks for more, on ports of its own, and nothing is left behind when the test
 //! process ends, however it ends.
 //!
 //! Functions of this crate panic with a sentence where a test could only fail anyway; those that a test may want
@@ -25,14 +27,27 @@ pub mod process;
 pub mod wait;
 pub mod worker;
 
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+
 pub use amqp::{Amqp, Message, table, text};
-pub use broker::{Broker, SHARED_DIR, SHARED_URL, StartError, broker};
+pub use broker::{Broker, RELEASE, Release, SHARED_DIR, SHARED_URL, StartError, broker};
 
 /// A name that no other test uses, of the form `<stem>-<12 hexadecimal digits>`.
 ///
 /// Queues live on a broker that many tests share, also tests of other processes.
 pub fn unique(stem: &str) -> String {
     format!("{stem}-{:012x}", fastrand::u64(..) & 0xffff_ffff_ffff)
+}
+
+/// An address of this machine that is not loopback: the one that it calls others from. `None` when it has none.
+pub fn machine_ip() -> Option<Ipv4Addr> {
+    // Connecting a datagram socket sends nothing; it only looks up the route. The address is one for documentation.
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    match socket.local_addr().ok()?.ip() {
+        IpAddr::V4(ip) if !ip.is_loopback() && !ip.is_unspecified() => Some(ip),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

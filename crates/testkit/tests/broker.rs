@@ -3,6 +3,7 @@
 
 use lapin::BasicProperties;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -124,6 +125,39 @@ async fn offers_tls_with_a_certificate_of_its_own_authority() {
         connect(lapin::tcp::OwnedTLSConfig::default()).await.is_err(),
         "an unknown authority is not trusted"
     );
+}
+
+#[tokio::test]
+async fn is_reached_over_another_address_by_a_user_with_a_password() {
+    // Without a network the second address is loopback too, and only the listeners are tested.
+    let ip = testkit::machine_ip().unwrap_or(Ipv4Addr::new(127, 0, 0, 2));
+    let (one, all) = tokio::join!(Broker::start_on(ip), Broker::start_on(Ipv4Addr::UNSPECIFIED));
+    for broker in [&one, &all] {
+        let queue = unique("orders");
+        let (near, far) = (broker.amqp().await, Amqp::connect(&broker.url_on(ip)).await);
+        far.declare_quorum(&queue).await;
+        near.publish(&queue, "m", BasicProperties::default()).await;
+        assert_eq!(far.get(&queue).await.unwrap().text(), "m");
+        let port = broker.port();
+        for stranger in [
+            format!("amqp://guest:guest@{ip}:{port}/%2f"),
+            format!("amqp://kubedaemon:guess@{ip}:{port}/%2f"),
+        ] {
+            let connected = lapin::Connection::connect(&stranger, lapin::ConnectionProperties::default());
+            assert!(connected.await.is_err(), "{stranger}");
+        }
+    }
+    let elsewhere = std::net::TcpStream::connect((Ipv4Addr::new(127, 0, 0, 3), one.port()));
+    assert!(elsewhere.is_err(), "it listens where it was not told to");
+    one.stop().await;
+    one.start_again().await;
+    Amqp::connect(&one.url_on(ip)).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "does not listen on 10.0.0.1")]
+async fn has_no_address_where_it_does_not_listen() {
+    testkit::broker().await.url_on(Ipv4Addr::new(10, 0, 0, 1));
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ impl ScaleTarget for WorkerFleet {
             .filter(|entry| !entry.replica.is_stopping());
         Ok(Fleet {
             replicas: living.map(|entry| entry.observe(timeout, now)).collect(),
+            kept: None,
         })
     }
 
@@ -36,7 +37,7 @@ impl ScaleTarget for WorkerFleet {
     }
 
     async fn drain(&self, replicas: &[ReplicaId]) -> Result<(), TargetError> {
-        let calls = *self.inner.calls.borrow();
+        let calls = self.inner.calls.borrow().count();
         for entry in &mut self.inner.members().replicas {
             if replicas.contains(entry.replica.id()) {
                 entry.drain(calls);

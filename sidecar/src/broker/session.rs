@@ -3,6 +3,7 @@
 use super::generation::Generation;
 use super::properties::take_apart;
 use super::settler::Settler;
+use crate::config::Config;
 use crate::pipeline::{Delivery, Pipeline};
 use futures_util::StreamExt;
 use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
@@ -34,12 +35,16 @@ pub(super) struct Session {
     settler: Settler,
 }
 
-/// Subscribes.
+/// A channel on which everything is said but `basic.consume`.
+pub(super) struct Prepared {
+    channel: Channel,
+}
+
+/// Opens a channel and sets its prefetch.
 ///
 /// # Errors
 /// When the broker refuses.
-pub(super) async fn open(pipeline: &Pipeline, generation: &Generation) -> Result<Session, amqp::Error> {
-    let config = pipeline.config();
+pub(super) async fn prepare(config: &Config, generation: &Generation) -> Result<Prepared, amqp::Error> {
     let channel = generation.consuming.create_channel().await?;
     // Per consumer, not per channel: RabbitMQ 4.3 refuses the global form. The spare beyond concurrency covers
     // acknowledgements that wait to be written together.
@@ -47,27 +52,38 @@ pub(super) async fn open(pipeline: &Pipeline, generation: &Generation) -> Result
         .basic_qos(config.prefetch(), BasicQosOptions { global: false })
         .await
         .map_err(amqp::Error::from)?;
-    let consumer = channel
-        .basic_consume(
-            config.queue.as_str().into(),
-            // The broker makes up a name.
-            "".into(),
-            BasicConsumeOptions::default(),
-            FieldTable::default(),
-        )
-        .await
-        .map_err(amqp::Error::from)?;
-    let settler = Settler::start(
-        channel.clone(),
-        config.prefetch(),
-        Arc::clone(pipeline.ledger()),
-        pipeline.tasks(),
-    );
-    Ok(Session {
-        channel,
-        consumer,
-        settler,
-    })
+    Ok(Prepared { channel })
+}
+
+impl Prepared {
+    /// Subscribes.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub(super) async fn subscribe(self, pipeline: &Pipeline) -> Result<Session, amqp::Error> {
+        let (config, channel) = (pipeline.config(), self.channel);
+        let consumer = channel
+            .basic_consume(
+                config.queue.as_str().into(),
+                // The broker makes up a name.
+                "".into(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
+            .await
+            .map_err(amqp::Error::from)?;
+        let settler = Settler::start(
+            channel.clone(),
+            config.prefetch(),
+            Arc::clone(pipeline.ledger()),
+            pipeline.tasks(),
+        );
+        Ok(Session {
+            channel,
+            consumer,
+            settler,
+        })
+    }
 }
 
 impl Session {

@@ -3,7 +3,7 @@
 //! One log line a change and not one a try, however long the broker is away.
 
 use super::generation::{Generation, KnownRisks};
-use super::session::{self, End, Session};
+use super::session::{self, End, Prepared, Session};
 use crate::pipeline::Pipeline;
 use crate::status::State;
 use crate::telemetry;
@@ -64,14 +64,14 @@ impl Supervisor {
                 break;
             };
             telemetry::disconnected(&self.pipeline.config().broker.to_string(), &cause);
-            self.enter(State::Connecting);
+            self.pipeline.enter(State::Connecting);
             if begun.elapsed() > HEALTHY_AFTER {
                 backoff.reset();
             }
             self.pause(&mut backoff).await;
         }
         self.pipeline.finished().await;
-        self.enter(State::Drained);
+        self.pipeline.enter(State::Drained);
     }
 
     /// A generation, however long it takes; `None` when the process drained first.
@@ -82,7 +82,7 @@ impl Supervisor {
             if self.pipeline.is_intake_stopped() {
                 match self.wait_while_stopped(std::future::pending()).await {
                     Stopped::Finished => return None,
-                    Stopped::Resumed | Stopped::Lost(_) => self.enter(State::Connecting),
+                    Stopped::Resumed | Stopped::Lost(_) => self.pipeline.enter(State::Connecting),
                 }
             }
             let error = tokio::select! {
@@ -114,20 +114,20 @@ impl Supervisor {
                     Stopped::Finished => return None,
                 }
             }
-            self.enter(State::WaitingForWorker);
-            // All branches are cancel safe.
-            tokio::select! {
+            self.pipeline.enter(State::WaitingForWorker);
+            // All branches are cancel safe: a channel that is dropped closes.
+            let prepared = tokio::select! {
                 biased;
                 () = self.pipeline.intake_stopped() => continue,
                 cause = generation.lost() => return Some(cause),
-                () = self.pipeline.dispatcher().until_up() => {}
-            }
+                prepared = self.prepare(generation) => prepared,
+            };
             self.pipeline.ledger().set_worker_up(true);
-            let subscribing = self.subscribe(generation, backoff, is_queue_sure);
+            let subscribing = self.subscribe(generation, prepared, backoff, is_queue_sure);
             let Some(session) = subscribing.await else {
                 continue;
             };
-            self.enter(State::Consuming);
+            self.pipeline.enter(State::Consuming);
             let begun = Instant::now();
             let end = session.run(&self.pipeline, generation).await;
             if begun.elapsed() > HEALTHY_AFTER || end == End::IntakeStopped || end == End::WorkerDown {
@@ -151,11 +151,23 @@ impl Supervisor {
         }
     }
 
+    /// Waits for the worker's port; meanwhile everything of a session is made that takes no message, so that a worker
+    /// waits for one exchange with the broker after its start. `None` when the broker refuses: subscribing tells why.
+    async fn prepare(&self, generation: &Generation) -> Option<Prepared> {
+        let config = self.pipeline.config();
+        let (prepared, ()) = tokio::join!(
+            session::prepare(config, generation),
+            self.pipeline.dispatcher().until_up()
+        );
+        prepared.ok()
+    }
+
     /// A session, however long the broker refuses one: the right to read may be missing, or the queue be gone. The
     /// connection stays, for deliveries of earlier sessions settle on it. `None` when intake stops or it is lost.
     async fn subscribe(
         &self,
         generation: &Generation,
+        mut prepared: Option<Prepared>,
         backoff: &mut Backoff,
         is_queue_sure: bool,
     ) -> Option<Session> {
@@ -166,7 +178,11 @@ impl Supervisor {
                 if !is_queue_sure || !said.is_empty() {
                     generation.ensure_topology(config, &self.risks).await?;
                 }
-                session::open(&self.pipeline, generation).await
+                let prepared = match prepared.take() {
+                    Some(prepared) => prepared,
+                    None => session::prepare(config, generation).await?,
+                };
+                prepared.subscribe(&self.pipeline).await
             };
             let sentence = match opening.await {
                 Ok(session) => return Some(session),
@@ -175,7 +191,7 @@ impl Supervisor {
             if generation.is_open() && sentence != said {
                 telemetry::cannot_subscribe(&config.queue, &sentence);
                 // No fault of the worker: it stays ready.
-                self.enter(State::Connecting);
+                self.pipeline.enter(State::Connecting);
             }
             said = sentence;
             self.pause(backoff).await;
@@ -185,10 +201,10 @@ impl Supervisor {
 
     /// Waits until intake is resumed, or the process has drained, or `lost` tells the end of a connection.
     async fn wait_while_stopped(&self, lost: impl Future<Output = String>) -> Stopped {
-        self.enter(State::Draining);
+        self.pipeline.enter(State::Draining);
         let finishing = async {
             self.pipeline.idle().await;
-            self.enter(State::Drained);
+            self.pipeline.enter(State::Drained);
             self.shutdown.draining().await;
             // Nothing more begins: wait until what was settled is written.
             self.pipeline.finished().await;
@@ -206,12 +222,6 @@ impl Supervisor {
         tokio::select! {
             () = self.pipeline.intake_stopped() => {}
             () = tokio::time::sleep(backoff.next_delay()) => {}
-        }
-    }
-
-    fn enter(&self, state: State) {
-        if self.pipeline.ledger().set_state(state) {
-            telemetry::state_changed(&self.pipeline.config().queue, state);
         }
     }
 }

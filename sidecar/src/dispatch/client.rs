@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -32,6 +33,7 @@ pub struct Dispatcher {
     timeout: Duration,
     pool: pool::Pool,
     up: watch::Sender<bool>,
+    has_answered: AtomicBool,
 }
 
 /// Why an exchange on one connection ended without an answer.
@@ -54,13 +56,31 @@ impl Dispatcher {
             timeout,
             pool: pool::Pool::default(),
             up: watch::Sender::new(false),
+            has_answered: AtomicBool::new(false),
         }
     }
 
     /// Waits until the worker's port answers. Cancel safe.
     pub async fn until_up(&self) {
         gate::until_it_answers(&self.worker.host, self.worker.port).await;
+        self.has_answered.store(true, Relaxed);
         self.up.send_replace(true);
+    }
+
+    /// Whether the worker's port has answered since we run; while it has not, it is tried now, for a second at most.
+    /// Cancel safe.
+    pub async fn has_answered(&self) -> bool {
+        if self.has_answered.load(Relaxed) {
+            return true;
+        }
+        let answers = gate::answers(&self.worker.host, self.worker.port).await;
+        self.has_answered.fetch_or(answers, Relaxed) || answers
+    }
+
+    /// Waits until its port does not answer any more; for a worker that gets no POSTs from us. Cancel safe.
+    pub async fn until_silent(&self) {
+        gate::until_it_is_silent(&self.worker.host, self.worker.port).await;
+        self.up.send_replace(false);
     }
 
     /// Waits until a POST found the worker gone. Cancel safe.

@@ -59,6 +59,7 @@ impl Running {
 /// Quick retries, so that tests need not wait.
 pub fn config(broker: &str, queue: &str, port: u16) -> Config {
     Config {
+        report_only: false,
         broker: broker.parse().unwrap(),
         queue: queue.to_owned(),
         dead_letter: format!("{queue}.dead"),
@@ -76,6 +77,7 @@ pub fn config(broker: &str, queue: &str, port: u16) -> Config {
         },
         grace: Duration::from_secs(20),
         admin: Some("127.0.0.1:0".parse().unwrap()),
+        remote: None,
         name: format!("test {queue}"),
     }
 }

@@ -14,7 +14,6 @@
 //! The machine reaches pods and Services by their addresses, and pods reach the machine by [`Cluster::machine`];
 //! nothing leaves the machine.
 
-mod image;
 mod namespace;
 mod node;
 mod programs;
@@ -229,13 +228,22 @@ impl Cluster {
         loaded.unwrap_or_else(|error| panic!("{}: {error}", image.name));
     }
 
+    /// Gives the node the images of an archive, as [`load_image`](Self::load_image) does.
+    pub async fn load_archive(&self, archive: &Path) {
+        let loaded = self.import(archive).await;
+        loaded.unwrap_or_else(|error| panic!("{}: {error}", archive.display()));
+    }
+
+    async fn import(&self, archive: &Path) -> Result<String, String> {
+        let path = archive.display().to_string();
+        self.on_node(&["ctr", "--namespace=k8s.io", "images", "import", &path])
+            .await
+    }
+
     async fn try_load_image(&self, image: &Image<'_>) -> Result<(), String> {
         let archive = self.node.dir.join(testkit::unique("image"));
         image.write(&archive).map_err(|error| error.to_string())?;
-        let path = archive.display().to_string();
-        let imported = self
-            .on_node(&["ctr", "--namespace=k8s.io", "images", "import", &path])
-            .await;
+        let imported = self.import(&archive).await;
         let removed = tokio::fs::remove_file(&archive).await;
         imported?;
         removed.map_err(|error| error.to_string())

@@ -84,7 +84,8 @@ pub enum SkipReason {
     AnnotationAbsent,
     /// `kubedaemon.io/inject` is `"false"`.
     Disabled,
-    /// The pod has no queue, so there is nothing that a sidecar could take messages from.
+    /// The pod has no queue, so there is nothing that a sidecar could take messages from, and it does not ask for one
+    /// either.
     NoQueue,
     /// The pod has its sidecar already.
     AlreadyInjected,
@@ -143,7 +144,9 @@ impl fmt::Display for SkipReason {
         f.write_str(match self {
             Self::AnnotationAbsent => return model::SkipReason::AnnotationAbsent.fmt(f),
             Self::Disabled => return model::SkipReason::Disabled.fmt(f),
-            Self::NoQueue => return write!(f, "it has no {}", QUEUE.annotation()),
+            Self::NoQueue => {
+                return write!(f, "it has neither {} nor {INJECT}: \"true\"", QUEUE.annotation());
+            }
             Self::AlreadyInjected => "it has a sidecar already",
             Self::AlreadyCopied => "its pod template has the annotations already",
             Self::HostNetwork => {

@@ -3,9 +3,8 @@
 //! A workload takes part when it carries any annotation of ours; everything but the queue has a default. A workload
 //! that does not take part is never refused, whatever else is in it.
 
-use super::BOOKKEEPING;
 use crate::manifest::{Container, Workload};
-use contract::annotations::{ALL, INJECT};
+use contract::annotations::{ALL, BOOKKEEPING, INJECT};
 use contract::quantity::format_duration;
 use contract::settings::{
     Annotations, Layered, Naming, PORT, Problem, QUEUE, Setting, Settings, Source, TIMEOUT, Unknown, parse,
@@ -44,8 +43,17 @@ pub struct Plan {
     pub settings: Settings,
     /// The container that answers `POST /message`: the first of the pod template.
     pub worker: Container,
+    /// Whether `kubedaemon.io/inject` is `"true"`: a sidecar is wanted even where there is no queue.
+    pub asked_for: bool,
     /// What looks wrong without being refused.
     pub warnings: Vec<Warning>,
+}
+
+impl Plan {
+    /// Whether pods get a sidecar: to take messages from a queue, or to tell what the worker is called with.
+    pub fn has_sidecar(&self) -> bool {
+        self.asked_for || self.settings.queue.is_some()
+    }
 }
 
 /// Why a workload is left as it is.
@@ -179,6 +187,7 @@ pub(crate) fn judge(
             Decision::Inject(Box::new(Plan {
                 settings,
                 worker: worker.clone(),
+                asked_for,
                 warnings,
             }))
         }

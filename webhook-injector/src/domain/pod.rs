@@ -1,12 +1,12 @@
 //! Pods: an annotated one gets its sidecar.
 
-use super::STATUS;
 use super::admission::{Admission, DenyReason, Outcome, PatchReason, SkipReason, Warning};
 use super::model::{Decision, Plan, judge};
 use super::patch::{Operation, pointer};
 use super::review::unreadable;
 use super::sidecar::{self, DEFAULT_GRACE, GRACE_MARGIN};
 use crate::manifest::PodShape;
+use contract::annotations::STATUS;
 use contract::settings::Naming;
 use serde_json::{Value, json};
 
@@ -17,9 +17,12 @@ pub struct Injection {
     pub image: String,
     /// Where pods find the broker's address that name none themselves; in their own namespace.
     pub broker_secret: Option<SecretKey>,
-    /// A path of the sidecar's admin port that answers a GET once it has drained. With it workers get a `preStop`
-    /// hook that waits for that answer.
+    /// A path of the sidecar's admin port that answers a GET once it has drained
+    /// ([`DRAINED_PATH`](contract::pods::DRAINED_PATH)). With it workers that have a queue get a `preStop` hook that
+    /// waits for that answer.
     pub drained_path: Option<String>,
+    /// The public key that sidecars check permissions to drain with; without one they only drain by themselves.
+    pub drain_key: Option<String>,
 }
 
 /// One entry of a Secret.
@@ -55,7 +58,7 @@ pub fn decide(object: &Value, injection: &Injection) -> Admission {
         Decision::Skip(reason) => return Outcome::Skip(reason.into()).into(),
         Decision::Inject(plan) => plan,
     };
-    if plan.settings.queue.is_none() {
+    if !plan.has_sidecar() {
         return Admission {
             outcome: Outcome::Skip(SkipReason::NoQueue),
             warnings: plan.warnings.into_iter().map(Warning::Model).collect(),
@@ -64,11 +67,11 @@ pub fn decide(object: &Value, injection: &Injection) -> Admission {
     if let Some(sentence) = sidecar::name_taken(object) {
         return Outcome::Deny(DenyReason::NameTaken, vec![sentence]).into();
     }
-    if let Some(sentence) = sidecar::port_taken(&plan.settings, &shape.containers) {
+    if let Some(sentence) = sidecar::port_taken(&plan, &shape.containers) {
         return Outcome::Deny(DenyReason::PortTaken, vec![sentence]).into();
     }
     let mut warnings = sidecar::warnings(&plan, &shape, injection);
-    if injection.drained_path.is_some() && has_own_hook(object) {
+    if drained_path(&plan, injection).is_some() && has_own_hook(object) {
         let container = plan.worker.name.clone();
         warnings.push(Warning::PreStopKept { container });
     }
@@ -130,7 +133,7 @@ fn inject(pod: &Value, plan: &Plan, shape: &PodShape, injection: &Injection) -> 
         },
         _ => Operation::set(pod, "/spec/initContainers".to_owned(), json!([container])),
     });
-    operations.extend(worker_hook(pod, injection));
+    operations.extend(drained_path(plan, injection).and_then(|path| worker_hook(pod, path)));
     let there = shape.termination_grace_period.unwrap_or(DEFAULT_GRACE);
     let wanted = (plan.settings.timeout + GRACE_MARGIN).as_millis().div_ceil(1000);
     if u128::from(there.as_secs()) < wanted {
@@ -150,8 +153,7 @@ fn inject(pod: &Value, plan: &Plan, shape: &PodShape, injection: &Injection) -> 
 /// The hook that keeps the worker running until its sidecar has drained: Kubernetes stops a pod's own containers
 /// first and native sidecars after them, and calls the hook itself, so the worker's image needs nothing
 /// (<https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/>).
-fn worker_hook(pod: &Value, injection: &Injection) -> Option<Operation> {
-    let path = injection.drained_path.as_deref()?;
+fn worker_hook(pod: &Value, path: &str) -> Option<Operation> {
     let hook = json!({"httpGet": {"path": path, "port": sidecar::ADMIN_PORT}});
     if has_own_hook(pod) {
         return None;
@@ -162,6 +164,12 @@ fn worker_hook(pod: &Value, injection: &Injection) -> Option<Operation> {
     } else {
         Operation::set(pod, lifecycle.to_owned(), json!({"preStop": hook}))
     })
+}
+
+/// Without a queue there is nothing in flight that a worker could wait for.
+fn drained_path<'a>(plan: &Plan, injection: &'a Injection) -> Option<&'a str> {
+    plan.settings.queue.as_ref()?;
+    injection.drained_path.as_deref()
 }
 
 fn has_own_hook(pod: &Value) -> bool {

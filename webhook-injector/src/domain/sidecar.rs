@@ -4,15 +4,15 @@ use super::admission::Warning;
 use super::model::{self, Plan};
 use super::pod::Injection;
 use crate::manifest::{Container, PodShape};
-use contract::settings::{BROKER, PORT, SETTINGS, Setting, Settings};
+use contract::pods::{DRAIN_KEY_ENV, POD_NAME_ENV, POD_NAMESPACE_ENV};
+use contract::settings::{BROKER, PORT, SETTINGS, Setting};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// The container's name.
-pub(super) const NAME: &str = "kubedaemon-sidecar";
+pub(super) use contract::pods::{SIDECAR_ADMIN_PORT as ADMIN_PORT, SIDECAR_CONTAINER as NAME};
 
-/// The sidecar's admin port.
-pub(super) const ADMIN_PORT: u16 = 9464;
+/// Tells a sidecar that it is meant to have no queue.
+const REPORT_ONLY_ENV: &str = "KUBEDAEMON_REPORT_ONLY";
 
 /// The admin port's name.
 const PORT_NAME: &str = "kubedaemon";
@@ -46,10 +46,12 @@ pub(super) fn name_taken(pod: &Value) -> Option<String> {
 }
 
 /// The sentence for a pod in which somebody else has the sidecar's port; containers of a pod share their ports.
-pub(super) fn port_taken(settings: &Settings, containers: &[Container]) -> Option<String> {
-    settings.queue.as_ref()?;
+pub(super) fn port_taken(plan: &Plan, containers: &[Container]) -> Option<String> {
+    if !plan.has_sidecar() {
+        return None;
+    }
     let accepted = format!("another port; the sidecar listens on {ADMIN_PORT}");
-    if settings.port == ADMIN_PORT {
+    if plan.settings.port == ADMIN_PORT {
         let name = PORT.annotation();
         return Some(format!(
             "{name} is {ADMIN_PORT}, which is the sidecar's own: write {accepted}"
@@ -76,14 +78,15 @@ pub(super) fn warnings(plan: &Plan, shape: &PodShape, injection: &Injection) -> 
         .cloned()
         .map(Warning::Model)
         .collect();
-    if plan.settings.queue.is_none() {
+    if !plan.has_sidecar() {
         return warnings;
     }
     let is_written = |setting: &Setting| shape.annotations.contains_key(&setting.annotation());
     if !is_written(&PORT) && plan.worker.ports.is_empty() {
         warnings.push(Warning::PortAssumed);
     }
-    if !is_written(&BROKER) && injection.broker_secret.is_none() {
+    let has_queue = plan.settings.queue.is_some();
+    if has_queue && !is_written(&BROKER) && injection.broker_secret.is_none() {
         warnings.push(Warning::NoBroker);
     }
     warnings
@@ -91,9 +94,9 @@ pub(super) fn warnings(plan: &Plan, shape: &PodShape, injection: &Injection) -> 
 
 /// The container.
 pub(super) fn container(plan: &Plan, shape: &PodShape, injection: &Injection) -> Value {
-    let probe = |period: u32, failures: u32| {
+    let probe = |path: &str, period: u32, failures: u32| {
         json!({
-            "httpGet": {"path": "/healthz", "port": PORT_NAME},
+            "httpGet": {"path": path, "port": PORT_NAME},
             "periodSeconds": period,
             "timeoutSeconds": 2,
             "failureThreshold": failures,
@@ -105,10 +108,12 @@ pub(super) fn container(plan: &Plan, shape: &PodShape, injection: &Injection) ->
         "restartPolicy": "Always",
         "env": environment(plan, shape, injection),
         "ports": [{"name": PORT_NAME, "containerPort": ADMIN_PORT, "protocol": "TCP"}],
-        // No readiness probe: a pod is ready when its worker is. A broker that is away must not take a worker out of
-        // its Service.
-        "startupProbe": probe(1, 60),
-        "livenessProbe": probe(10, 3),
+        // No startup probe: it would delay the worker, which is started when we count as started, and without one that
+        // is as soon as we run. /readyz fails until the worker's port has answered once, and while we drain or have drained,
+        // so that a pod that is about to go gets no calls and is the first that a ReplicaSet removes; a broker that is
+        // away takes no worker out of its Service.
+        "readinessProbe": probe("/readyz", 1, 2),
+        "livenessProbe": probe("/healthz", 10, 3),
         "lifecycle": {"preStop": {"exec": {"command": ["/sidecar", "drain"]}}},
         "resources": {
             "requests": {"cpu": "10m", "memory": "16Mi"},
@@ -126,7 +131,7 @@ pub(super) fn container(plan: &Plan, shape: &PodShape, injection: &Injection) ->
     })
 }
 
-/// What the annotations say, in the table's order, and where the admin port is.
+/// What the annotations say, in the table's order, where the admin port is, which pod this is and who may drain it.
 fn environment(plan: &Plan, shape: &PodShape, injection: &Injection) -> Vec<Value> {
     let settings = SETTINGS.iter().filter_map(|setting| {
         let name = setting.env();
@@ -137,12 +142,27 @@ fn environment(plan: &Plan, shape: &PodShape, injection: &Injection) -> Vec<Valu
             return Some(json!({"name": name, "value": plan.settings.port.to_string()}));
         }
         if setting.name == BROKER.name {
+            plan.settings.queue.as_ref()?;
             return broker(&name, &annotation, written.is_some(), injection);
         }
         written.map(|value| json!({"name": name, "value": literal(value)}))
     });
     let admin = json!({"name": "KUBEDAEMON_ADMIN", "value": format!("0.0.0.0:{ADMIN_PORT}")});
-    settings.chain([admin]).collect()
+    let report_only = plan.settings.queue.is_none();
+    let report_only = report_only.then(|| json!({"name": REPORT_ONLY_ENV, "value": "true"}));
+    let own = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    let pod = [
+        own(POD_NAME_ENV, "metadata.name"),
+        own(POD_NAMESPACE_ENV, "metadata.namespace"),
+    ];
+    let key = injection.drain_key.as_ref();
+    let key = key.map(|key| json!({"name": DRAIN_KEY_ENV, "value": key}));
+    settings
+        .chain([admin])
+        .chain(report_only)
+        .chain(pod)
+        .chain(key)
+        .collect()
 }
 
 /// By reference in both cases: an address may hold a password.

@@ -10,9 +10,9 @@ use super::model::{Decision, judge};
 use super::patch::{Operation, pointer};
 use super::pod::{Injection, has_our_annotations};
 use super::review::unreadable;
-use super::{COPIED, sidecar};
+use super::sidecar;
 use crate::manifest::PodShape;
-use contract::annotations::INJECT;
+use contract::annotations::{COPIED, INJECT};
 use contract::settings::{Component, Setting, used_by};
 use serde_json::{Map, Value, json};
 
@@ -60,7 +60,7 @@ pub fn decide(object: &Value, injection: &Injection) -> Admission {
         Decision::Deny(problems) => return DenyReason::bad_annotations(&problems),
         Decision::Skip(reason) => reason.into(),
         Decision::Inject(plan) => {
-            if let Some(sentence) = sidecar::port_taken(&plan.settings, &shape.containers) {
+            if let Some(sentence) = sidecar::port_taken(&plan, &shape.containers) {
                 return Outcome::Deny(DenyReason::PortTaken, vec![sentence]).into();
             }
             warnings = sidecar::warnings(&plan, &shape, injection);

@@ -13,7 +13,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,8 +21,8 @@ use tokio_util::task::TaskTracker;
 /// The path of reviews.
 pub const PATH: &str = "/mutate";
 
-/// The longest review: an object of etcd's largest, 1.5 MiB, twice, for an update.
-pub const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
+/// The longest review: an API server takes objects of up to 3 MiB, and a review of a change has two of them.
+pub const MAX_BODY_BYTES: usize = 7 * 1024 * 1024;
 
 /// Connections at once. An API server keeps a handful.
 const MAX_CONNECTIONS: usize = 256;
@@ -38,7 +38,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_mins(2);
 pub(super) struct Https {
     pub(super) listener: TcpListener,
     pub(super) acceptor: TlsAcceptor,
-    pub(super) injection: Arc<Injection>,
+    /// What is added to pods at this moment.
+    pub(super) injection: watch::Receiver<Arc<Injection>>,
     /// From a request's head to its answer.
     pub(super) deadline: Duration,
 }
@@ -62,7 +63,7 @@ impl Https {
                 tokio::task::yield_now().await;
                 continue;
             };
-            let (acceptor, injection) = (self.acceptor.clone(), Arc::clone(&self.injection));
+            let (acceptor, injection) = (self.acceptor.clone(), self.injection.clone());
             let (deadline, closing) = (self.deadline, closing.clone());
             connections.spawn(async move {
                 connection(stream, acceptor, injection, deadline, closing).await;
@@ -79,7 +80,7 @@ impl Https {
 async fn connection(
     stream: TcpStream,
     acceptor: TlsAcceptor,
-    injection: Arc<Injection>,
+    injection: watch::Receiver<Arc<Injection>>,
     deadline: Duration,
     closing: CancellationToken,
 ) {
@@ -90,7 +91,7 @@ async fn connection(
         return;
     };
     let service = service_fn(move |request| {
-        let injection = Arc::clone(&injection);
+        let injection = Arc::clone(&injection.borrow());
         async move { Ok::<_, Infallible>(respond(request, &injection, deadline).await) }
     });
     let connection = http1::Builder::new()

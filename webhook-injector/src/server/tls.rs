@@ -8,8 +8,8 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use std::sync::{Arc, PoisonError, RwLock};
 
-/// The certificate in use, and its key. Debug shows neither.
-pub(super) struct Certificates(RwLock<Arc<CertifiedKey>>);
+/// The certificate in use, and its key; none before the first one is there. Debug shows neither.
+pub(super) struct Certificates(RwLock<Option<Arc<CertifiedKey>>>);
 
 /// A certificate that can be used, and when it ends.
 pub(super) struct Usable {
@@ -46,19 +46,20 @@ impl Usable {
 }
 
 impl Certificates {
-    pub(super) fn new(first: Usable) -> Arc<Self> {
-        Arc::new(Self(RwLock::new(first.key)))
+    /// Handshakes fail until the first one is [put in](Self::replace).
+    pub(super) fn none() -> Arc<Self> {
+        Arc::new(Self(RwLock::new(None)))
     }
 
     /// From the next handshake on.
     pub(super) fn replace(&self, next: Usable) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = next.key;
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(next.key);
     }
 }
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -45,10 +45,12 @@ pub(crate) fn config(tls: TlsSource) -> Config {
         listen: "127.0.0.1:0".parse().unwrap(),
         admin: Some("127.0.0.1:0".parse().unwrap()),
         tls,
+        namespace: None,
         injection: Injection {
             image: "example.org/sidecar:1".to_owned(),
             broker_secret: None,
             drained_path: None,
+            drain_key: None,
         },
         deadline: PATIENCE,
         drain_delay: Duration::ZERO,

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use contract::pods::DRAINED_PATH;
 use serde_json::{Value, json};
 use webhook_injector::domain::pod::{Injection, SecretKey};
 use webhook_injector::pipeline;
@@ -13,7 +14,8 @@ pub(crate) fn injection() -> Injection {
             name: "kubedaemon-broker".to_owned(),
             key: "url".to_owned(),
         }),
-        drained_path: None,
+        drained_path: Some(DRAINED_PATH.to_owned()),
+        drain_key: Some("public-key".to_owned()),
     }
 }
 

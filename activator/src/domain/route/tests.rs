@@ -184,6 +184,24 @@ fn single_target() {
 }
 
 #[test]
+fn a_port_of_its_own_belongs_to_the_target_whole() {
+    let routing = Routing::Whole(target("shop/orders"));
+    for (host, path, expected) in [
+        (None, "/", "forward shop/orders / -"),
+        (
+            Some("mail.ops"),
+            "/ops/mail?a=b",
+            "forward shop/orders /ops/mail?a=b -",
+        ),
+        (None, "/async/orders", "forward shop/orders /async/orders -"),
+    ] {
+        assert_eq!(said(&routing, host, path), expected);
+    }
+    let gone = Routing::Whole(target("shop/gone"));
+    assert_eq!(said(&gone, None, "/"), "unknown shop/gone");
+}
+
+#[test]
 fn unknown_names_the_known_ones_in_order() {
     let Err(Unrouted::Unknown { known, .. }) = resolve(&Routing::ByName, None, "/a/b", &known()) else {
         panic!("a route to a target that does not exist")

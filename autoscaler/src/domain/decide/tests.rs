@@ -20,6 +20,7 @@ struct Target {
     memory: Memory,
     queue: QueueSample,
     calls: u32,
+    is_calls_known: bool,
     called: bool,
     fleet: Result<Fleet, TargetError>,
 }
@@ -33,6 +34,7 @@ fn target(min: u32, max: u32) -> Target {
         memory: Memory::new(&policy),
         queue: QueueSample::Known(Depth::default()),
         calls: 0,
+        is_calls_known: true,
         called: false,
         fleet: Ok(Fleet::default()),
     }
@@ -66,6 +68,18 @@ impl Target {
         self
     }
 
+    fn calls_unknown(mut self) -> Self {
+        self.is_calls_known = false;
+        self
+    }
+
+    fn kept(mut self) -> Self {
+        if let Ok(fleet) = &mut self.fleet {
+            fleet.kept = Some("a rollout is under way".to_owned());
+        }
+        self
+    }
+
     /// Replaces the fleet. `r` ready and idle since the start, `R` ready and busy, `s` starting, `d` drained, `D`
     /// draining and busy, `?` ready with no status.
     fn fleet(mut self, replicas: &str) -> Self {
@@ -88,6 +102,7 @@ impl Target {
         };
         self.fleet = Ok(Fleet {
             replicas: replicas.chars().enumerate().map(replica).collect(),
+            kept: None,
         });
         self
     }
@@ -104,6 +119,7 @@ impl Target {
             at: self.at(),
             queue: self.queue.clone(),
             calls: self.calls,
+            is_calls_known: self.is_calls_known,
             called: self.called,
             fleet: self.fleet.clone(),
         };
@@ -189,6 +205,8 @@ fn hold_has_a_row_for_every_reason() {
         HoldReason::CoolDown,
         HoldReason::SampleUnknown,
         HoldReason::FleetUnknown,
+        HoldReason::CallsUnknown,
+        HoldReason::Kept,
         HoldReason::Starting,
         HoldReason::DrainingBusy,
         HoldReason::ReplicasBusy,
@@ -200,12 +218,62 @@ fn hold_has_a_row_for_every_reason() {
             HoldReason::CoolDown => target(0, 10).fleet("rrr"),
             HoldReason::SampleUnknown => target(0, 10).queue_unknown().fleet("rrr").after(9999),
             HoldReason::FleetUnknown => target(0, 10).ready(500).calls(1).fleet_unknown(),
+            HoldReason::CallsUnknown => target(0, 10).calls_unknown().fleet("r").ticked().after(9999),
+            HoldReason::Kept => target(0, 10).fleet("rr").kept().ticked().after(60),
             HoldReason::Starting => target(0, 10).ready(15).fleet("Rs"),
             HoldReason::DrainingBusy => target(0, 10).ready(5).fleet("RD"),
             HoldReason::ReplicasBusy => target(0, 10).fleet("RRR").ticked().after(60),
         };
         assert_eq!(target.decides(), format!("hold: {}", reason.as_str()));
     }
+}
+
+#[test]
+fn calls_that_nobody_tells_of_keep_the_last_replica_alone() {
+    let target = || target(0, 10).calls_unknown();
+    assert_eq!(target().decides(), "hold: at_min", "they wake nobody");
+    assert_eq!(target().fleet("d").decides(), "hold: calls_unknown");
+    let more = target().fleet("rr").ticked().after(COOL_DOWN);
+    assert_eq!(more.decides(), "drain r0: target_per_replica");
+    assert_eq!(target().fleet("r").calls(1).decides(), "hold: no_change");
+    assert_eq!(target().calls(1).decides(), "scale_up 1: calls_waiting");
+    // They do not count towards the cool-down either.
+    let mut again = target().fleet("r").ticked().after(600).ticked();
+    again.is_calls_known = true;
+    assert_eq!(words(&again.assess().decision), "hold: cool_down");
+    assert_eq!(again.after(COOL_DOWN).decides(), "drain r0: cool_down_over");
+}
+
+#[test]
+fn replicas_that_somebody_else_started_stay_for_a_cool_down() {
+    let mut target = target(0, 10).after(9999).ticked();
+    // An activator wakes the target; its call is told a moment later.
+    target = target.fleet("s");
+    assert_eq!(words(&target.assess().decision), "hold: cool_down");
+    let over = target.after(COOL_DOWN);
+    assert_eq!(over.decides(), "drain s0: cool_down_over");
+    // Without a cool-down for as long as it takes to tell of the call.
+    let mut eager = self::target(0, 10);
+    eager.policy = Policy::try_new(0, 10, 10, Duration::ZERO).unwrap();
+    eager.memory = Memory::new(&eager.policy);
+    let mut eager = eager.ticked().after(5).fleet("s");
+    assert_eq!(words(&eager.assess().decision), "hold: cool_down");
+    assert_eq!(eager.after(2).decides(), "drain s0: cool_down_over");
+    // What we started ourselves goes as soon as it may.
+    let mut own = self::target(0, 10);
+    own.policy = Policy::try_new(0, 10, 10, Duration::ZERO).unwrap();
+    own.memory = Memory::new(&own.policy);
+    let own = own.ready(15).ticked().ready(0).fleet("ss").after(1);
+    assert_eq!(own.decides(), "drain s0,s1: cool_down_over");
+}
+
+#[test]
+fn kept_replicas_stay_and_more_may_come() {
+    assert_eq!(target(0, 10).fleet("rd").kept().decides(), "hold: kept");
+    assert_eq!(
+        target(0, 10).fleet("r").kept().ready(25).decides(),
+        "scale_up 3: target_per_replica"
+    );
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! `with-broker COMMAND [ARGUMENT…]`: runs a command while a private RabbitMQ is up.
 //!
 //! The command finds the broker by `KUBEDAEMON_TEST_AMQP` (its address) and `KUBEDAEMON_TEST_BROKER_DIR` (its run
-//! directory, for `rabbitmqctl`); [`testkit::broker`] uses both. Ends with the command's exit code, or 128 + the
+//! directory, for `rabbitmqctl`); [`testkit::broker`] uses both. `KUBEDAEMON_TEST_RABBITMQ=trixie|sid` makes it a broker
+//! of that release, see `tools/rabbitmq`, and likewise all others that the command starts. Ends with the command's exit code, or 128 + the
 //! signal that ended it; the broker and its files are gone by then.
 #![expect(clippy::print_stderr, reason = "a command line tool speaks on standard error")]
 
@@ -39,6 +40,8 @@ async fn main() -> ExitCode {
         },
         number = signals.next() => return ExitCode::from(128 + number),
     };
+    let (major, minor, patch) = broker.version();
+    eprintln!("with-broker: RabbitMQ {major}.{minor}.{patch} runs");
     let command = Command::new(&program)
         .args(args_os().skip(2))
         .env(testkit::SHARED_URL, broker.url())

@@ -4,6 +4,7 @@ use super::ports::Ports;
 use super::tls::Certificates;
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 /// File with the environment of the node, one `NAME=value` a line: enough for `rabbitmqctl` from any process.
@@ -17,6 +18,15 @@ pub(super) const CONSOLE_LOG: &str = "console.log";
 
 /// The certificate authority's certificate below the run directory.
 pub(super) const CA: &str = "ca.pem";
+
+/// Where a node listens, and the user that it lets in.
+pub(super) struct Listeners<'a> {
+    pub(super) ports: &'a Ports,
+    /// Besides loopback; all addresses when it is `0.0.0.0`.
+    pub(super) also_on: Option<Ipv4Addr>,
+    pub(super) user: &'a str,
+    pub(super) password: &'a str,
+}
 
 /// A list of environment variables.
 pub(super) type Environment = Vec<(String, String)>;
@@ -70,7 +80,7 @@ pub(super) fn environment(dir: &Path, ports: &Ports, node: &str) -> Environment 
 /// Writes everything that a node reads at its start. `extra` is appended to `rabbitmq.conf`.
 pub(super) fn write(
     dir: &Path,
-    ports: &Ports,
+    listeners: &Listeners<'_>,
     certificates: &Certificates,
     environment: &Environment,
     extra: &str,
@@ -80,7 +90,7 @@ pub(super) fn write(
     fs::write(dir.join("server-key.pem"), &certificates.server_key)?;
     fs::write(dir.join("enabled_plugins"), "[].\n")?;
     fs::write(dir.join("rabbitmq-env.conf"), "")?;
-    fs::write(dir.join("rabbitmq.conf"), configuration(dir, ports, extra))?;
+    fs::write(dir.join("rabbitmq.conf"), configuration(dir, listeners, extra))?;
     let lines: Vec<String> = environment
         .iter()
         .map(|(name, value)| format!("{name}={value}\n"))
@@ -100,11 +110,22 @@ pub(super) fn read_environment(dir: &Path) -> io::Result<Environment> {
 /// The node's `rabbitmq.conf`.
 ///
 /// The limits keep a node small (about 150 MB) without ever blocking a test's publishers.
-fn configuration(dir: &Path, ports: &Ports, extra: &str) -> String {
-    let Ports { amqp, amqps, .. } = ports;
+fn configuration(dir: &Path, listeners: &Listeners<'_>, extra: &str) -> String {
+    let Ports { amqp, amqps, .. } = listeners.ports;
+    let (user, password) = (listeners.user, listeners.password);
+    let plain = match listeners.also_on {
+        // It includes loopback.
+        Some(all) if all.is_unspecified() => format!("listeners.tcp.1 = {all}:{amqp}"),
+        Some(ip) if ip != Ipv4Addr::LOCALHOST => {
+            format!("listeners.tcp.1 = 127.0.0.1:{amqp}\nlisteners.tcp.2 = {ip}:{amqp}")
+        }
+        _ => format!("listeners.tcp.1 = 127.0.0.1:{amqp}"),
+    };
     let dir = dir.display();
     format!(
-        "listeners.tcp.1 = 127.0.0.1:{amqp}\n\
+        "{plain}\n\
+         default_user = {user}\n\
+         default_pass = {password}\n\
          listeners.ssl.1 = 127.0.0.1:{amqps}\n\
          ssl_options.cacertfile = {dir}/{CA}\n\
          ssl_options.certfile = {dir}/server.pem\n\

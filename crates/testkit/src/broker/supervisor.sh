@@ -19,6 +19,15 @@ cleanup() {
     done
 }
 
+# RABBITMQ_ALLOW_INPUT makes the server's script replace itself by the node, as everything before it does, so that $!
+# is the node.
+serve() {
+    if [ -n "${KUBEDAEMON_RABBITMQ_ROOT:-}" ]; then
+        exec /bin/sh "$dir/enter.sh" rabbitmq-server
+    fi
+    exec /usr/lib/rabbitmq/bin/rabbitmq-server
+}
+
 mkdir -m 700 "$dir" || exit 1
 trap cleanup EXIT
 trap 'exit 143' HUP INT TERM
@@ -30,8 +39,7 @@ echo ready
 while read -r command; do
     case $command in
     start)
-        # RABBITMQ_ALLOW_INPUT makes the script replace itself by the node, so that $! is the node.
-        /usr/lib/rabbitmq/bin/rabbitmq-server >>"$dir/console.log" 2>&1 &
+        serve >>"$dir/console.log" 2>&1 &
         server=$!
         echo "$server"
         ;;

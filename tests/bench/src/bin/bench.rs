@@ -1,0 +1,460 @@
+//! `bench`: measures every turn of the schedule, keeps each, and writes the report. `tools/bench` builds and calls it.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool: progress on standard error, the table on standard output"
+)]
+
+use anyhow::{Context, ensure};
+use bench::leg::{self, Sample, Stage, unit};
+use bench::machine::{Machine, Ticks, load};
+use bench::plot;
+use bench::runner::{Programs, Runner};
+use bench::schedule::{Turn, schedule};
+use bench::state::{Pair, State};
+use bench::summary::{Measured, Summary, csv, number};
+use bench::workload::{Better, Kind, Workload};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{IsTerminal, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+use testkit::Broker;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+/// The exit code of a run that was measured but is rejected by its gate.
+const REJECTED: u8 = 3;
+/// The exit code of a run that was stopped by a signal.
+const STOPPED: u8 = 130;
+
+fn command() -> Command {
+    let value = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help);
+    Command::new("bench")
+        .about("Measures runners in interleaved pairs")
+        .args([
+            value("room", "The directory with workloads/ and runners.json").required(true),
+            value(
+                "state",
+                "Where samples are kept, and from where a run is taken up again",
+            )
+            .required(true),
+            value("peers", "Where the programs of peers are").required(true),
+            value(
+                "publish",
+                "Where the report goes, besides the state, when the run is accepted",
+            ),
+            value(
+                "seed",
+                "Of the order [default: random, or the one of the run that is taken up]",
+            ),
+            value(
+                "pairs",
+                "How many pairs of each match, instead of what workloads say",
+            ),
+            value(
+                "minutes",
+                "After how many minutes no further pair is begun [default: 120]",
+            ),
+            value("only", "Only workloads whose name contains this").action(ArgAction::Append),
+        ])
+        .args(["smoke", "fresh"].map(|name| Arg::new(name).long(name).action(ArgAction::SetTrue)))
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let matches = command().get_matches();
+    let stopped = async {
+        let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+        let (Ok(mut interrupt), Ok(mut terminate)) = signals else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    // Dropping the run kills its processes; what was measured is kept.
+    let ended = tokio::select! {
+        ended = run(&matches) => ended,
+        () = stopped => {
+            eprintln!("\nbench: stopped; the same command goes on from here");
+            return ExitCode::from(STOPPED);
+        }
+    };
+    match ended {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("\nbench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What is to be done, read from the arguments.
+struct Run {
+    workloads: Vec<Workload>,
+    runners: BTreeMap<String, Runner>,
+    programs: Programs,
+    directory: PathBuf,
+    deadline: Duration,
+    smoke: bool,
+}
+
+impl Run {
+    fn read(matches: &ArgMatches) -> anyhow::Result<Self> {
+        let path = |name| PathBuf::from(matches.get_one::<String>(name).cloned().unwrap_or_default());
+        let number = |name| number_of(matches, name);
+        let (room, smoke) = (path("room"), matches.get_flag("smoke"));
+        let only: Vec<&String> = matches.get_many("only").into_iter().flatten().collect();
+        let mut workloads = Workload::read_all(&room.join("workloads"))?;
+        workloads.retain(|workload| {
+            only.is_empty() || only.iter().any(|part| workload.name.contains(part.as_str()))
+        });
+        if smoke {
+            workloads = workloads.into_iter().filter_map(Workload::smoke).collect();
+        }
+        if let Some(pairs) = number("pairs")? {
+            for workload in &mut workloads {
+                workload.pairs = usize::try_from(pairs)?;
+            }
+        }
+        ensure!(!workloads.is_empty(), "there is no workload of that name");
+        let runners = Runner::read_all(&room.join("runners.json"))?;
+        Ok(Self {
+            workloads,
+            runners: runners
+                .into_iter()
+                .map(|runner| (runner.name.clone(), runner))
+                .collect(),
+            programs: Programs::beside(&std::env::current_exe()?, path("peers"))?,
+            directory: path("state"),
+            deadline: Duration::from_mins(number("minutes")?.unwrap_or(120)),
+            smoke,
+        })
+    }
+
+    /// Removes what cannot be measured here from the workloads, and says why.
+    fn leave_out_absent(&mut self) -> anyhow::Result<Vec<String>> {
+        let mut absent = BTreeMap::new();
+        for workload in &self.workloads {
+            for found in workload.matches() {
+                for name in std::iter::once(found.a).chain(found.b) {
+                    let runner = self
+                        .runners
+                        .get(&name)
+                        .with_context(|| format!("{name} is not in runners.json"))?;
+                    if let Err(error) = runner.path(&self.programs) {
+                        absent.insert(name, error.to_string());
+                    }
+                }
+            }
+        }
+        for workload in &mut self.workloads {
+            workload.figures.retain(|figure| {
+                !absent.contains_key(&figure.of)
+                    && figure.over.as_ref().is_none_or(|over| !absent.contains_key(over))
+            });
+        }
+        let sentences = absent.into_iter().map(|(name, why)| format!("{name}: {why}"));
+        Ok(sentences.collect())
+    }
+
+    /// Everything that samples depend on: files and programs, by size and time.
+    fn fingerprint(&self) -> anyhow::Result<String> {
+        let mut text = serde_json::to_string(&(&self.workloads, &self.runners))?;
+        for runner in self.runners.values() {
+            if let Ok(path) = runner.path(&self.programs) {
+                let about = fs::metadata(path)?;
+                let (bytes, modified) = (about.len(), about.modified()?);
+                // Writing to a string cannot fail.
+                let _written = write!(text, "{} {bytes} {modified:?};", runner.name).is_ok();
+            }
+        }
+        // FNV-1a, 64 bits: told apart, not kept secret.
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Ok(format!("{hash:016x}"))
+    }
+}
+
+fn number_of(matches: &ArgMatches, name: &str) -> anyhow::Result<Option<u64>> {
+    let text = matches.get_one::<String>(name);
+    text.map(|text| {
+        text.parse()
+            .with_context(|| format!("--{name} is {text:?}, which is no number"))
+    })
+    .transpose()
+}
+
+async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let mut run = Run::read(matches)?;
+    let mut absent = run.leave_out_absent()?;
+    for sentence in &absent {
+        eprintln!("bench: not measured: {sentence}");
+    }
+    if matches.get_flag("fresh") || run.smoke {
+        State::forget(&run.directory)?;
+    }
+    let (mut state, seed) = State::open(&run.directory, number_of(matches, "seed")?, &run.fingerprint()?)?;
+    let turns = schedule(&run.workloads, seed);
+    let done = state.done();
+    eprintln!(
+        "bench: seed {seed}, {} turns, {} of them measured before; samples in {}",
+        turns.len(),
+        turns.iter().filter(|turn| done.contains(&turn.id)).count(),
+        run.directory.display()
+    );
+    let logs = run.directory.join("logs");
+    fs::create_dir_all(&logs)?;
+    let broker = Broker::try_start("").await?;
+    let stage = Stage {
+        amqp: broker.amqp().await,
+        broker: &broker,
+        programs: run.programs.clone(),
+        logs,
+    };
+
+    let mut progress = Progress::new(turns.len());
+    let began = Instant::now();
+    let mut is_complete = true;
+    for turn in &turns {
+        if done.contains(&turn.id) {
+            progress.skip();
+            continue;
+        }
+        if began.elapsed() > run.deadline {
+            eprintln!("\nbench: the time is up; the same command goes on from here");
+            is_complete = false;
+            break;
+        }
+        match measure(&run, &stage, turn).await {
+            Ok(pair) => {
+                progress.tell(turn, &run.workloads[turn.workload], &pair);
+                state.add(pair)?;
+            }
+            Err(error) => {
+                progress.skip();
+                eprintln!("\nbench: {}: {error:#}", turn.id);
+                absent.push(format!("{}: {error:#}", turn.id));
+            }
+        }
+    }
+    progress.end();
+    drop(stage);
+    drop(broker);
+    let measured = Measured {
+        workloads: &run.workloads,
+        pairs: &state.pairs,
+        seed,
+        absent: &absent,
+    };
+    let summary = Summary::of(measured, Machine::look(), ops::clock::since_epoch().as_secs());
+    report(&run, &state, &summary, &run.directory.join("report"))?;
+    println!("{}", summary.table());
+    conclude(matches, &run, &state, &summary, is_complete)
+}
+
+/// One pair, in its order.
+async fn measure(run: &Run, stage: &Stage<'_>, turn: &Turn) -> anyhow::Result<Pair> {
+    let workload = &run.workloads[turn.workload];
+    let (load, before) = (load(), Ticks::now());
+    let leg = async |name: &String| {
+        let runner = run
+            .runners
+            .get(name)
+            .with_context(|| format!("there is no runner {name}"))?;
+        leg::run(stage, workload, runner).await
+    };
+    let (a, b) = match &turn.found.b {
+        None => (leg(&turn.found.a).await?, None),
+        Some(b) if turn.b_first => {
+            let b = leg(b).await?;
+            (leg(&turn.found.a).await?, Some(b))
+        }
+        Some(b) => (leg(&turn.found.a).await?, Some(leg(b).await?)),
+    };
+    Ok(Pair {
+        id: turn.id.clone(),
+        workload: workload.name.clone(),
+        gate: turn.gate,
+        b_first: turn.b_first,
+        load,
+        stolen: Ticks::now().stolen_since(before),
+        a,
+        b,
+    })
+}
+
+/// Writes summary, table, samples and plots.
+fn report(run: &Run, state: &State, summary: &Summary, directory: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(directory)?;
+    let write = |name: &str, text: String| {
+        fs::write(directory.join(name), text).with_context(|| directory.join(name).display().to_string())
+    };
+    write(
+        "summary.json",
+        format!("{}\n", serde_json::to_string_pretty(summary)?),
+    )?;
+    write("table.md", summary.table())?;
+    write("samples.csv", csv(&state.pairs))?;
+    for (name, title, better) in [
+        ("throughput-ratios.svg", "How fast, pair by pair", Better::Higher),
+        ("cost-ratios.svg", "What it costs, pair by pair", Better::Lower),
+    ] {
+        if let Some(svg) = plot::forest(title, &summary.rows, better) {
+            write(name, svg)?;
+        }
+    }
+    for workload in &run.workloads {
+        for measure in measures(workload.kind) {
+            let title = format!("{}: {}", workload.name, workload.about);
+            if let Some(svg) = plot::samples(&title, &state.pairs, &workload.name, measure) {
+                write(&format!("{}-{measure}.svg", workload.name), svg)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is drawn of a workload.
+fn measures(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Drain => &["throughput", "cpu_per_message", "peak_rss"],
+        Kind::Steady => &["latency_p50", "latency_p99", "cpu_per_message"],
+        Kind::Footprint => &["startup", "idle_rss", "wake_ups"],
+        Kind::Recovery => &["recovery"],
+    }
+}
+
+/// Says how it ended, and publishes what is accepted.
+fn conclude(
+    matches: &ArgMatches,
+    run: &Run,
+    state: &State,
+    summary: &Summary,
+    is_complete: bool,
+) -> anyhow::Result<ExitCode> {
+    println!("report: {}", run.directory.join("report").display());
+    let broken: Vec<String> = state
+        .pairs
+        .iter()
+        .flat_map(|pair| {
+            std::iter::once(&pair.a)
+                .chain(&pair.b)
+                .map(move |sample| (pair, sample))
+        })
+        .filter(|(pair, sample)| {
+            let workload = run
+                .workloads
+                .iter()
+                .find(|workload| workload.name == pair.workload);
+            !sample.is_whole(workload.map_or(0, |workload| workload.prefetch))
+        })
+        .map(|(pair, sample)| {
+            format!(
+                "{} of {}: lost {}, corrupt {}, unsettled {}",
+                sample.runner, pair.id, sample.lost, sample.corrupt, sample.unsettled
+            )
+        })
+        .collect();
+    for sentence in &broken {
+        println!("not whole: {sentence}");
+    }
+    if run.smoke {
+        println!("A few small pairs, of debug builds perhaps: these numbers say nothing of anybody's speed.");
+        // The harness is tested, not the machine: whole samples and rows are what counts.
+        let is_right = broken.is_empty() && !summary.rows.is_empty() && !summary.gates.is_empty();
+        println!("smoke: {}", if is_right { "passed" } else { "FAILED" });
+        return Ok(if is_right {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
+    }
+    if let Some(sentence) = &summary.rejected {
+        println!("REJECTED, no figure of this run may be quoted: {sentence}");
+        return Ok(ExitCode::from(REJECTED));
+    }
+    println!("accepted");
+    // What is published is always the whole table.
+    if let Some(directory) = matches.get_one::<String>("publish")
+        && is_complete
+        && !matches.contains_id("only")
+    {
+        report(run, state, summary, Path::new(directory))?;
+        println!("published to {directory}");
+    }
+    Ok(if broken.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// What is shown while it goes on.
+struct Progress {
+    turns: usize,
+    done: usize,
+    measured: u32,
+    began: Instant,
+    is_terminal: bool,
+}
+
+impl Progress {
+    fn new(turns: usize) -> Self {
+        Self {
+            turns,
+            done: 0,
+            measured: 0,
+            began: Instant::now(),
+            is_terminal: std::io::stderr().is_terminal(),
+        }
+    }
+
+    fn skip(&mut self) {
+        self.done += 1;
+    }
+
+    fn tell(&mut self, turn: &Turn, workload: &Workload, pair: &Pair) {
+        self.done += 1;
+        self.measured += 1;
+        let left = u32::try_from(self.turns - self.done).unwrap_or(u32::MAX);
+        let left = (self.began.elapsed() / self.measured * left).as_secs();
+        let measure = measures(workload.kind)[0];
+        let show = |sample: &Sample| {
+            let value = sample.measures.get(measure).copied().map(number);
+            let value = value.unwrap_or_else(|| "unfinished".to_owned());
+            format!("{} {value} {}", sample.runner, unit(measure))
+        };
+        let mut line = format!(
+            "[{}/{}] {}: {}",
+            self.done,
+            self.turns,
+            workload.name,
+            show(&pair.a)
+        );
+        if let Some(b) = &pair.b {
+            line = format!("{line} | {}", show(b));
+        }
+        let gate = if turn.gate { " (gate)" } else { "" };
+        line = format!("{line}{gate}, {} min {:02} s left", left / 60, left % 60);
+        if self.is_terminal {
+            // One line that is written over: \x1b[K clears what is left of the longer one before it.
+            eprint!("\r{line}\x1b[K");
+            let _shown = std::io::stderr().flush().is_ok();
+        } else {
+            eprintln!("{line}");
+        }
+    }
+
+    fn end(&self) {
+        if self.is_terminal {
+            eprintln!();
+        }
+    }
+}
