@@ -1,7 +1,7 @@
 # The entry door: `make` lists what there is. The work is in tools/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-cluster images cluster cluster-down figures fmt docs clean-cache
+.PHONY: help setup demo test test-fast test-cluster images cluster cluster-down bench bench-smoke figures fmt docs clean-cache
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,12 @@ cluster: ## Start a real Kubernetes of one node for you to use, and print what t
 
 cluster-down: ## End it
 	@tools/cluster down
+
+bench: ## Measure our programs and their peers (about two hours; can be stopped and goes on)
+	@tools/bench
+
+bench-smoke: ## Check the bench itself, in seconds
+	@tools/bench smoke
 
 figures: ## Measure and print latency, memory and sizes
 	@tools/figures

@@ -25,12 +25,13 @@ const MOST_HEADER_BYTES: usize = 16 << 10;
 const FORWARDED_URI: &str = "x-forwarded-uri";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static(contract::headers::http::IDEMPOTENCY_KEY);
 /// Headers that RabbitMQ or a sidecar would take for its own.
-const RESERVED: [&str; 5] = [
+const RESERVED: [&str; 6] = [
     "x-kubedaemon-",
     "x-death",
     "x-first-death-",
     "x-last-death-",
     "x-delivery-count",
+    "x-acquired-count",
 ];
 
 /// Puts asynchronous calls into queues.

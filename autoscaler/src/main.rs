@@ -7,7 +7,7 @@ fn main() -> ExitCode {
     let matches = config::command().get_matches();
     let environment = cli::environment();
     let (format, filter) = config::logging(&matches);
-    if let Err(sentence) = ops::telemetry::init(format, &filter) {
+    if let Err(sentence) = ops::telemetry::init(format, filter) {
         return cli::refuse(sentence);
     }
     for unknown in cli::unknown_variables(&environment, &config::VARIABLES) {

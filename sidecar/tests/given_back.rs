@@ -63,27 +63,6 @@ async fn a_message_refused_thirty_times_is_still_delivered() {
 }
 
 #[tokio::test]
-async fn a_message_whose_worker_is_gone_thirty_times_is_still_delivered() {
-    let scene = Scene::new(|_| 200).await;
-    for number in 1..=TIMES {
-        scene.worker.crash();
-        scene.publish(&number.to_string()).await;
-        until("the worker is seen to be gone", PATIENCE, || async {
-            !scene.sidecar.handle.status().worker_up
-        })
-        .await;
-        scene.worker.start_again();
-        until("the worker is seen to be back", PATIENCE, || async {
-            scene.sidecar.handle.status().worker_up
-        })
-        .await;
-    }
-    scene.until_accepted(TIMES.into()).await;
-    assert_eq!(scene.dead_letters().await.len(), 0);
-    scene.end().await;
-}
-
-#[tokio::test]
 async fn a_message_whose_sidecar_is_killed_thirty_times_is_still_delivered() {
     let broker = testkit::broker().await;
     let (queue, gate) = (unique("orders"), Gate::shut());

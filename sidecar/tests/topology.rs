@@ -71,8 +71,10 @@ async fn new_queues_are_durable_quorum_queues_that_dead_letter_at_least_once() {
     retry["x-message-ttl"] = 100.into();
     let month = Duration::from_hours(30 * 24);
     retry["x-expires"] = json!(u64::try_from(month.as_millis()).unwrap() + 100);
+    let mut orders = dead_letters_to("orders.dead");
+    orders["x-delivery-limit"] = 1_000_000_000.into();
     let expected = json!({
-        "orders": queue(dead_letters_to("orders.dead")),
+        "orders": queue(orders),
         "orders.dead": queue(json!({"x-queue-type": "quorum"})),
         "orders.retry.100ms": queue(retry),
     });

@@ -46,6 +46,24 @@ pub struct Identity {
     pub ip: IpAddr,
     /// The pod's namespace.
     pub namespace: String,
+    /// What owns the slices of all replicas; `None` when each is its Service's.
+    pub slice_owner: Option<SliceOwner>,
+}
+
+/// A role of the activator's. When it is removed with the rest of an installation, nobody is left who could withdraw
+/// slices, and Kubernetes removes those that it owns
+/// (<https://kubernetes.io/docs/concepts/architecture/garbage-collection/#owners-dependents>).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SliceOwner {
+    /// A `ClusterRole` of this name.
+    ClusterRole(String),
+    /// A Role of this name in the only namespace that is watched.
+    Role {
+        /// That namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
 }
 
 impl Config {
@@ -185,6 +203,19 @@ impl Reader<'_> {
             pod: pod.to_owned(),
             ip: address,
             namespace: namespace.to_owned(),
+            slice_owner: self.slice_owner(),
+        })
+    }
+
+    fn slice_owner(&self) -> Option<SliceOwner> {
+        let name = self.matches.get_one::<String>("slice-owner")?.clone();
+        let watched = self.matches.get_one::<String>("watch-namespace");
+        Some(match watched {
+            Some(namespace) => SliceOwner::Role {
+                namespace: namespace.clone(),
+                name,
+            },
+            None => SliceOwner::ClusterRole(name),
         })
     }
 }
@@ -261,6 +292,12 @@ pub fn command() -> Command {
             )
             .default_value("20000-29999"),
         )
+        .arg(own(
+            "slice-owner",
+            "ROLE",
+            "The ClusterRole, with --watch-namespace the Role in it, with which the activator's EndpointSlices are to go; \
+             else they go with their Services",
+        ))
         .arg(own("wake-timeout", "DURATION", "How long a call waits for its worker").default_value("60s"))
         .arg(
             own(

@@ -16,17 +16,19 @@ mod ports;
 pub(crate) mod slice;
 
 use super::FIELD_MANAGER;
-use super::config::Identity;
+use super::config::{Identity, SliceOwner};
 use super::pods;
 use super::targets::KubeTargets;
 use super::views::{Behind, Views};
 use crate::app::Ports;
 use crate::telemetry;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::{ClusterRole, Role};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use plan::{Candidate, ServiceName, candidates, is_ours};
 use ports::Doors;
+use serde_json::Value;
 use slice::Wanted;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -75,6 +77,8 @@ pub(crate) struct Takeover {
     has_failed: bool,
     /// Whether this replica's own pod has been seen.
     is_pod: bool,
+    /// The reference to what owns the slices, where it is not each one's Service.
+    owner: Option<Value>,
 }
 
 type Slice = (String, String);
@@ -107,6 +111,7 @@ impl Takeover {
             writes: JoinSet::new(),
             has_failed: false,
             is_pod: false,
+            owner: None,
         }
     }
 
@@ -119,6 +124,7 @@ impl Takeover {
     /// what is returned is dropped.
     pub(crate) async fn keep(mut self, withdraw: CancellationToken) -> Doors {
         self.remember();
+        self.owner = withdraw.run_until_cancelled(self.find_owner()).await.flatten();
         let mut targets = self.targets.revisions();
         let mut services = self.behind.services.revisions();
         let mut slices = self.behind.slices.revisions();
@@ -169,6 +175,36 @@ impl Takeover {
                     self.doors.prefer(&service, &port, number);
                 }
             }
+        }
+    }
+
+    /// The reference to the role that is to own the slices.
+    async fn find_owner(&self) -> Option<Value> {
+        let owner = self.identity.slice_owner.as_ref()?;
+        loop {
+            let found = match owner {
+                SliceOwner::ClusterRole(name) => {
+                    let api: Api<ClusterRole> = Api::all(self.client.clone());
+                    api.get_metadata(name).await.map(|role| role.metadata)
+                }
+                SliceOwner::Role { namespace, name } => {
+                    let api: Api<Role> = Api::namespaced(self.client.clone(), namespace);
+                    api.get_metadata(name).await.map(|role| role.metadata)
+                }
+            };
+            let error = match found {
+                Ok(metadata) => return Some(slice::owner(owner, &metadata.uid?)),
+                Err(error) => error,
+            };
+            let cause = k8s::sentence(&error);
+            if matches!(error, kube::Error::Api(_)) {
+                tracing::warn!(
+                    cause,
+                    "slices go with their Services, for the role that is to own them cannot be read"
+                );
+                return None;
+            }
+            tokio::time::sleep(RETRY).await;
         }
     }
 
@@ -285,7 +321,7 @@ impl Takeover {
             return;
         }
         let api: Api<EndpointSlice> = Api::namespaced(self.client.clone(), &slice.0);
-        let object = slice::object(service, candidate, &wanted, &self.identity);
+        let object = slice::object(service, candidate, &wanted, &self.identity, self.owner.as_ref());
         self.writes.spawn(async move {
             let by_us = PatchParams::apply(FIELD_MANAGER).force();
             let applied = api.patch(&slice.1, &by_us, &Patch::Apply(object)).await;

@@ -21,7 +21,7 @@ async fn warm_calls_go_on_without_the_api_server() {
     let cold = get(&url).await.unwrap();
     assert_eq!(cold.status, 200, "{}", cold.text());
 
-    cluster.stop_component("kube-apiserver");
+    cluster.kill_component("kube-apiserver");
     until("the activator has noticed", PATIENCE, || async {
         !replica.admin("/status").await["out_of_date"].is_null()
     })

@@ -83,9 +83,8 @@ fn host_name() -> String {
     }
 }
 
-/// How to log: the format and the filter. The library of the API server's client logs each error that it also returns;
-/// it is silent unless the filter names it.
-pub fn logging(matches: &ArgMatches) -> (LogFormat, String) {
+/// How to log: the format and the filter.
+pub fn logging(matches: &ArgMatches) -> (LogFormat, &str) {
     let text = |flag: &str| {
         matches
             .get_one::<String>(flag)
@@ -96,13 +95,7 @@ pub fn logging(matches: &ArgMatches) -> (LogFormat, String) {
         "json" => LogFormat::Json,
         _ => LogFormat::Text,
     };
-    let filter = text("log");
-    let library = if filter.contains("kube_client") {
-        ""
-    } else {
-        ",kube_client=off"
-    };
-    (format, format!("{filter}{library}"))
+    (format, text("log"))
 }
 
 const AFTER_HELP: &str = "\

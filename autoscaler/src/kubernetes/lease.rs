@@ -32,16 +32,9 @@ const RETRY: Duration = Duration::from_millis(300);
 /// The longest that one request may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Whether we lead. Cheap to clone.
+/// Until when nobody else can hold the Lease, if we lead. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Leadership(watch::Receiver<Option<Held>>);
-
-/// A time for which nobody else can hold the Lease.
-#[derive(Debug, Clone, Copy)]
-struct Held {
-    since: Instant,
-    until: Instant,
-}
+pub(super) struct Leadership(watch::Receiver<Option<Instant>>);
 
 impl Leadership {
     /// Whether nobody else can hold the Lease now.
@@ -51,16 +44,10 @@ impl Leadership {
 
     /// For how long from now nobody else can hold the Lease.
     pub(super) fn remaining(&self) -> Duration {
-        let held = *self.0.borrow();
-        held.map_or(Duration::ZERO, |held| {
-            held.until.saturating_duration_since(Instant::now())
+        let until = *self.0.borrow();
+        until.map_or(Duration::ZERO, |until| {
+            until.saturating_duration_since(Instant::now())
         })
-    }
-
-    /// For how long it is held: so long the API server has answered without a pause.
-    pub(super) fn held_for(&self) -> Duration {
-        let held = *self.0.borrow();
-        held.map_or(Duration::ZERO, |held| held.since.elapsed())
     }
 
     /// Waits for the next renewal, gain or loss. Cancel safe.
@@ -75,7 +62,7 @@ impl Leadership {
 pub(super) struct Election {
     leases: Api<Lease>,
     identity: String,
-    held: watch::Sender<Option<Held>>,
+    held: watch::Sender<Option<Instant>>,
     seen: Option<Seen>,
 }
 
@@ -195,7 +182,7 @@ impl Election {
         let mut renewed = Instant::now();
         let mut due = renewed + RENEW;
         let why = loop {
-            let ends = (*self.held.borrow()).map_or(renewed, |held| held.until);
+            let ends = (*self.held.borrow()).unwrap_or(renewed);
             tokio::select! {
                 () = stop.cancelled() => {
                     self.release(&version).await;
@@ -225,11 +212,7 @@ impl Election {
 
     /// The Lease was asked for at `began`, and it is ours.
     fn hold(&self, began: Instant) {
-        self.held.send_modify(|held| {
-            let since = held.map_or(began, |held| held.since);
-            let until = began + GIVE_UP;
-            *held = Some(Held { since, until });
-        });
+        self.held.send_replace(Some(began + GIVE_UP));
     }
 
     async fn renew(&self, began: Instant, version: &str) -> Result<Renewed, ()> {

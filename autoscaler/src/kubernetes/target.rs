@@ -52,8 +52,7 @@ pub(super) struct KubeTarget {
 
 impl KubeTarget {
     fn workload(&self) -> Result<Workload, TargetError> {
-        let answering = self.means.writer.leadership.held_for();
-        if let Some(sentence) = self.means.views.staleness(answering) {
+        if let Some(sentence) = self.means.views.staleness() {
             return Err(error(sentence));
         }
         let found = self.means.views.workload(&self.key);

@@ -14,10 +14,6 @@ use tokio::time::Instant;
 
 /// How long a watch may be interrupted before nothing is decided from it any more.
 const STALE: Duration = Duration::from_secs(3);
-/// Within this time an interrupted watch is tried again, with its pause and its connecting.
-const RESUMED: Duration = Duration::from_secs(8);
-/// What sentences about a request begin with that the API server will not answer the next time either.
-const REFUSED: &str = "the API server refuses";
 /// The index of pods is at most this much older than the view of them.
 const REINDEX: Duration = Duration::from_millis(50);
 
@@ -125,15 +121,10 @@ impl Views {
         .collect()
     }
 
-    /// Why nothing may be decided from the views now, in a sentence. `answering` is for how long the API server has
-    /// answered other requests without a pause.
-    ///
-    /// A watch that was taken up again says so only with the next change, which may not come for hours: one that the
-    /// server does not refuse is taken to follow again once the server has answered for long enough.
-    pub(super) fn staleness(&self, answering: Duration) -> Option<String> {
+    /// Why nothing may be decided from the views now, in a sentence.
+    pub(super) fn staleness(&self) -> Option<String> {
         self.troubles().into_iter().find_map(|(kind, trouble)| {
-            let is_over = answering >= RESUMED && !trouble.sentence.starts_with(REFUSED);
-            (trouble.since.elapsed() >= STALE && !is_over)
+            (trouble.since.elapsed() >= STALE)
                 .then(|| format!("changes of {kind} cannot be watched: {}", trouble.sentence))
         })
     }

@@ -24,7 +24,7 @@ async fn while_the_api_server_is_away_nothing_is_decided() {
         .until_report(&target, |report| report["reason"] == "no_change")
         .await;
 
-    cluster.stop_component("kube-apiserver");
+    cluster.kill_component("kube-apiserver");
     autoscaler.0.wait_for_line("leading no more").await;
     assert_eq!(autoscaler.get("/healthz").await.status, 200);
     scene.publish(2).await;

@@ -1,13 +1,13 @@
 //! What the cluster looks like now, of one kind of object.
 
 use crate::clients::Clients;
-use backon::ExponentialBuilder;
 use futures_util::StreamExt;
 use kube::runtime::reflector::store::{Store, store};
 use kube::runtime::reflector::{Lookup, ObjectRef};
-use kube::runtime::watcher::{self, Event, ExponentialBackoff};
-use kube::runtime::{WatchStreamExt, watcher as watch_objects};
+use kube::runtime::watcher as watch_objects;
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource};
+use ops::backoff::Backoff;
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -81,39 +81,39 @@ where
         }
         let kind = std::any::type_name::<K>().rsplit("::").next().unwrap_or_default();
         let follow = async move {
-            let backoff = ExponentialBuilder::default()
-                .with_min_delay(RETRY.0)
-                .with_max_delay(RETRY.1)
-                .with_jitter()
-                .without_max_times();
-            let mut events = watch_objects(api, config)
-                .backoff(ExponentialBackoff::from(backoff))
-                .boxed();
-            while let Some(event) = events.next().await {
-                match event {
-                    Ok(event) => {
-                        let event = event.modify(|object| {
-                            object.meta_mut().managed_fields = None;
-                            prune(object);
-                        });
-                        writer.apply_watcher_event(&event);
-                        // While a list comes in piece by piece the old picture stands.
-                        if !matches!(event, Event::Init | Event::InitApply(_)) {
-                            troubles.send_if_modified(|trouble| trouble.take().is_some());
-                            revisions.send_modify(|revision| *revision += 1);
+            let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+            loop {
+                // Begins with a list, whose end tells that the picture is whole again: a watch that goes on where
+                // another was interrupted tells nothing until something changes.
+                let mut events = watch_objects(api.clone(), config.clone()).boxed();
+                while let Some(event) = events.next().await {
+                    let event = match event {
+                        Ok(event) => event,
+                        Err(error) => {
+                            let sentence = error_sentence(&error);
+                            tracing::debug!(kind, error = %sentence, "watch interrupted");
+                            troubles.send_modify(|trouble| {
+                                let since = trouble
+                                    .as_ref()
+                                    .map_or_else(Instant::now, |known: &Trouble| known.since);
+                                *trouble = Some(Trouble { since, sentence });
+                            });
+                            break;
                         }
-                    }
-                    Err(error) => {
-                        let sentence = error_sentence(&error);
-                        tracing::debug!(kind, error = %sentence, "watch interrupted");
-                        troubles.send_modify(|trouble| {
-                            let since = trouble
-                                .as_ref()
-                                .map_or_else(Instant::now, |known: &Trouble| known.since);
-                            *trouble = Some(Trouble { since, sentence });
-                        });
+                    };
+                    let event = event.modify(|object| {
+                        object.meta_mut().managed_fields = None;
+                        prune(object);
+                    });
+                    writer.apply_watcher_event(&event);
+                    // While a list comes in piece by piece the old picture stands.
+                    if !matches!(event, Event::Init | Event::InitApply(_)) {
+                        backoff.reset();
+                        troubles.send_if_modified(|trouble| trouble.take().is_some());
+                        revisions.send_modify(|revision| *revision += 1);
                     }
                 }
+                tokio::time::sleep(backoff.next_delay()).await;
             }
         };
         tokio::spawn(async move { ended.run_until_cancelled(follow).await });

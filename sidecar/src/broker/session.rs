@@ -15,6 +15,11 @@ use std::time::Duration;
 /// The longest that deliveries on their way may take to surface after a cancel.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What is known when the broker ends a subscription without a word. Since 4.3 it does so, too, when a message is held
+/// for too long (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
+const CANCELLED: &str = "the consumer was cancelled (was the queue deleted, or a message held for longer than the \
+                         broker's consumer timeout?)";
+
 /// Why a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
@@ -125,7 +130,7 @@ async fn hand_out(
             Some(Err(error)) => return End::ConsumerEnded(amqp::Error::from(error).to_string()),
             // A cancel by the broker comes without an error, and so does the end of a connection.
             None if generation.consuming.is_open() => {
-                return End::ConsumerEnded("the consumer was cancelled (was the queue deleted?)".to_owned());
+                return End::ConsumerEnded(CANCELLED.to_owned());
             }
             None => return End::ConnectionLost(generation.lost().await),
         };

@@ -264,9 +264,15 @@ impl Cluster {
         run(command, "").await
     }
 
-    /// Ends a component, such as `kube-apiserver`, by SIGTERM; returns when it has ended.
+    /// Ends a component, such as `kube-scheduler`, by SIGTERM; returns when it has ended. The API server takes a minute,
+    /// in which it answers some requests still; see [`kill_component`](Self::kill_component).
     pub fn stop_component(&self, name: &str) {
         self.node.stop_component(name).expect("the node answers");
+    }
+
+    /// Ends a component by SIGKILL; returns when it has ended.
+    pub fn kill_component(&self, name: &str) {
+        self.node.kill_component(name).expect("the node answers");
     }
 
     /// Starts a component again; it is not ready yet when this returns.

@@ -56,6 +56,11 @@ impl Node {
         self.supervisor.ask(&format!("stop {name}")).map(drop)
     }
 
+    /// Ends a component by SIGKILL and waits for its end.
+    pub(crate) fn kill_component(&self, name: &str) -> io::Result<()> {
+        self.supervisor.ask(&format!("kill {name}")).map(drop)
+    }
+
     /// The first component that does not run any more, with the end of its log.
     pub(crate) fn ended(&self) -> Option<String> {
         files::COMPONENTS

@@ -126,7 +126,7 @@ async fn reviews_are_answered_while_the_api_server_is_away() {
     let bundles = installed.bundles().await;
     let connection = installed.connect(&replica).await;
 
-    cluster.stop_component("kube-apiserver");
+    cluster.kill_component("kube-apiserver");
     replica
         .process
         .wait_for_line("the API server cannot be asked")

@@ -1,7 +1,7 @@
 //! The activator's own EndpointSlices: what one looks like, and whose it is.
 
 use super::plan::{Candidate, MANAGED_BY, MANAGED_BY_LABEL, SERVICE_LABEL, ServiceName, label};
-use crate::kubernetes::config::Identity;
+use crate::kubernetes::config::{Identity, SliceOwner};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use std::net::IpAddr;
@@ -50,7 +50,10 @@ pub(crate) fn object(
     candidate: &Candidate,
     wanted: &Wanted,
     identity: &Identity,
+    owner: Option<&Value>,
 ) -> Value {
+    let own_service =
+        || json!({ "apiVersion": "v1", "kind": "Service", "name": service.name, "uid": candidate.uid });
     let ports: Vec<Value> = wanted
         .ports
         .iter()
@@ -81,8 +84,8 @@ pub(crate) fn object(
                 REPLICA_LABEL: replica(&identity.pod),
                 NAMESPACE_LABEL: identity.namespace,
             },
-            // It goes with its Service.
-            "ownerReferences": [{ "apiVersion": "v1", "kind": "Service", "name": service.name, "uid": candidate.uid }],
+            // It goes with its Service unless it is to go with the activator: an object goes with the last of its owners.
+            "ownerReferences": [owner.cloned().unwrap_or_else(own_service)],
         },
         "addressType": match identity.ip {
             IpAddr::V4(_) => "IPv4",
@@ -91,6 +94,15 @@ pub(crate) fn object(
         "endpoints": [endpoint],
         "ports": ports,
     })
+}
+
+/// The reference to what owns slices.
+pub(crate) fn owner(owner: &SliceOwner, uid: &str) -> Value {
+    let (kind, name) = match owner {
+        SliceOwner::ClusterRole(name) => ("ClusterRole", name),
+        SliceOwner::Role { name, .. } => ("Role", name),
+    };
+    json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "name": name, "uid": uid })
 }
 
 /// Whether a slice that is there says what is wanted.

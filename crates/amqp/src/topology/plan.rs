@@ -31,6 +31,11 @@ enum Purpose {
     Retry { queue: String, delay: Duration },
 }
 
+/// How often a message may come back before the broker itself gives it up, which it does without reason and journal.
+/// Messages come back when sidecars drain or are killed; attempts are counted by the sidecar. Since RabbitMQ 4.0 the
+/// limit is 20 where none is said; -1, which means none there, is read by 3.10 as a limit of no return at all.
+pub(super) const DELIVERY_LIMIT: i64 = 1_000_000_000;
+
 impl QueuePlan {
     /// The queue that a worker takes its messages from, and where the broker itself puts those that it gives up.
     pub fn worker(name: impl Into<String>, dead_letter: impl Into<String>) -> Self {
@@ -74,7 +79,10 @@ impl QueuePlan {
         let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), text("quorum"));
         match &self.purpose {
-            Purpose::Worker { dead_letter } => dead_letter_to(&mut arguments, dead_letter),
+            Purpose::Worker { dead_letter } => {
+                dead_letter_to(&mut arguments, dead_letter);
+                arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
+            }
             Purpose::DeadLetter => {}
             Purpose::Retry { queue, delay } => {
                 dead_letter_to(&mut arguments, queue);

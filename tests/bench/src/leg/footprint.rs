@@ -14,6 +14,14 @@ const SETTLING: Duration = Duration::from_secs(1);
 
 impl Leg<'_> {
     pub(super) async fn footprint(&self) -> anyhow::Result<Sample> {
+        // What a runner makes on the broker (ours a dead-letter queue) is there at every start but the very first.
+        let (mut before, _told) = self.start(self.sink().await?, self.stage.broker.url())?;
+        self.consumes(&mut before).await?;
+        before.runner.stop().await?;
+        drop(before);
+        // Until the broker has noticed: the message must not go to the one that has ended.
+        let _nothing = self.unsettled().await;
+
         publish::fill(&self.stage.amqp, &self.queue, self.workload).await;
         let sink = self.sink().await?;
         let port = self.stage.broker.port();

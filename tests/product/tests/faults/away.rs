@@ -69,7 +69,7 @@ async fn without_the_api_server_sidecars_go_on_and_afterwards_all_is_right() {
     shop.has_ended(1, PATIENCE).await;
     // Begun before the API server goes, so that the pod is there for as long as it is away.
     shop.publish(&queue, 40, |_| json!({"sleep_ms": 100})).await;
-    product.stop_component("kube-apiserver");
+    product.kill_component("kube-apiserver");
     shop.publish(&queue, 140, |_| json!({"sleep_ms": 20})).await;
     shop.has_ended(140, PATIENCE).await;
     product.start_component("kube-apiserver");
