@@ -21,12 +21,6 @@ const RECONNECT: (Duration, Duration) = (Duration::from_millis(100), Duration::f
 /// Of the time that a call has, the part that connecting may take; the rest is for the confirm.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// For how long a queue that does not exist is waited for: a worker may be called as soon as it is annotated, and its
-/// queue is made a moment later.
-const QUEUE_COMES_WITHIN: Duration = Duration::from_secs(3);
-/// Between two looks whether it exists.
-const QUEUE_EVERY: Duration = Duration::from_millis(100);
-
 /// Publishes to RabbitMQ with confirms.
 pub struct Broker {
     url: BrokerUrl,
@@ -137,21 +131,10 @@ impl Broker {
                 "the broker takes no messages now: {reason}"
             )));
         }
-        let begun = Instant::now();
-        let publishing = async {
-            loop {
-                let properties = properties(message.clone());
-                let published = open.publisher.publish("", queue, properties, &message.body).await;
-                let is_missing = matches!(published, Err(PublishError::Unroutable { .. }));
-                if !is_missing
-                    || begun.elapsed() >= QUEUE_COMES_WITHIN
-                    || Instant::now() + QUEUE_EVERY >= deadline
-                {
-                    break published;
-                }
-                tokio::time::sleep(QUEUE_EVERY).await;
-            }
-        };
+        let body = message.body.clone();
+        let publishing = open
+            .publisher
+            .publish_once_there(queue, properties(message), &body);
         match timeout_at(deadline, publishing).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error @ (PublishError::Unroutable { .. } | PublishError::Refused { .. }))) => {

@@ -6,10 +6,15 @@ use lapin::{BasicProperties, Channel, Confirmation};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 /// How long a confirm may take. A broker under a memory alarm takes no publishes at all; then the caller must hear of
 /// it rather than wait for ever.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+/// For how long a queue that does not exist is waited for.
+const QUEUE_COMES_WITHIN: Duration = Duration::from_secs(3);
+/// Between two tries.
+const QUEUE_EVERY: Duration = Duration::from_millis(100);
 
 /// Why a message is not known to be with the broker. After [`PublishError::Lost`] and [`PublishError::TimedOut`] it
 /// may be there all the same.
@@ -101,6 +106,28 @@ impl Publisher {
         tokio::time::timeout(CONFIRM_TIMEOUT, publishing)
             .await
             .unwrap_or(Err(PublishError::TimedOut))
+    }
+
+    /// As [`publish`](Self::publish) to a queue, which is waited for when it does not exist, for 3 s: somebody who annotates
+    /// a workload may publish before the queue is made.
+    ///
+    /// # Errors
+    /// Those of [`publish`](Self::publish).
+    pub async fn publish_once_there(
+        &self,
+        queue: &str,
+        properties: BasicProperties,
+        body: &[u8],
+    ) -> Result<(), PublishError> {
+        let deadline = Instant::now() + QUEUE_COMES_WITHIN;
+        loop {
+            let published = self.publish("", queue, properties.clone(), body).await;
+            let is_missing = matches!(published, Err(PublishError::Unroutable { .. }));
+            if !is_missing || Instant::now() >= deadline {
+                return published;
+            }
+            tokio::time::sleep(QUEUE_EVERY).await;
+        }
     }
 
     /// As [`publish`](Self::publish), but time in which the broker takes no publishes (a memory or disk alarm) does not

@@ -160,7 +160,9 @@ impl Publish {
         let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
         let began = Instant::now();
         loop {
-            let published = publisher.publish("", &self.queue, properties.clone(), body).await;
+            let published = publisher
+                .publish_once_there(&self.queue, properties.clone(), body)
+                .await;
             let is_refused = matches!(published, Err(PublishError::Refused { .. }));
             if !is_refused || began.elapsed() > REFUSAL_PATIENCE {
                 return published;

@@ -99,6 +99,12 @@ async fn the_api_server_accepts_everything_that_is_rendered() {
             .kubectl(&["create", "namespace", namespace])
             .await
             .unwrap();
+        // The pod of `helm test` is refused before its account exists.
+        let account = ["get", "serviceaccount", "default", "--namespace", namespace];
+        until("the namespace has its service account", PATIENCE, || async {
+            cluster.kubectl(&account).await.is_ok()
+        })
+        .await;
     }
     for rendering in Rendering::ALL {
         let mut objects = rendering.objects();

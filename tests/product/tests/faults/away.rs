@@ -15,7 +15,7 @@ async fn without_the_injector_annotated_pods_wait_and_others_start_untouched() {
     scale(product, "injector", 0).await;
 
     shop.publish(&queue, 20, |_| json!({})).await;
-    let asked = || async { shop.replicas("worker").await == Some(1) };
+    let asked = || async { shop.replicas("worker").await == Some(2) };
     product.api.until("a pod is asked for", PATIENCE, asked).await;
     let plain = Worker {
         replicas: 1,
@@ -37,7 +37,8 @@ async fn without_the_injector_annotated_pods_wait_and_others_start_untouched() {
     );
 
     scale(product, "injector", 2).await;
-    shop.has_ended(20, PATIENCE).await;
+    // A ReplicaSet that was refused tries again after a while that doubles each time.
+    shop.has_ended(20, 2 * PATIENCE).await;
     shop.has_replicas("worker", 0, PATIENCE).await;
 }
 

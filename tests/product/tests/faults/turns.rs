@@ -12,6 +12,16 @@ static TURN: Mutex<()> = Mutex::const_new(());
 pub(crate) async fn turn() -> (&'static Product, MutexGuard<'static, ()>) {
     let guard = TURN.lock().await;
     let product = Product::shared().await;
+    // A test that failed may have left something away.
+    let whole = [
+        "scale",
+        "deployment",
+        "--all",
+        "--namespace",
+        SYSTEM,
+        "--replicas=2",
+    ];
+    product.kubectl(&whole).await.unwrap();
     product.is_available().await;
     (product, guard)
 }

@@ -47,6 +47,8 @@ async fn the_five_commands_of_the_readme_feed_a_worker() {
         assert!(ran.status.success(), "{command}: {said}");
         if command.starts_with("helm install") {
             product.is_available().await;
+            let test = ["test", "kubedaemon", "--namespace", product::SYSTEM];
+            product::say(&product.helm(&test.map(str::to_owned)).unwrap());
         }
     }
     let logs = ["logs", "deployment/worker", "--container=worker"];
@@ -68,8 +70,21 @@ async fn the_five_commands_of_the_readme_feed_a_worker() {
 async fn uninstalling_leaves_no_service_behind_an_activator_that_is_gone(product: &Product) {
     let image = format!("--image={WORKER}");
     let commands: [&[&str]; 3] = [
-        &["create", "deployment", "called", &image, "--port=8080", "--replicas=0"],
-        &["expose", "deployment", "called", "--port=80", "--target-port=8080"],
+        &[
+            "create",
+            "deployment",
+            "called",
+            &image,
+            "--port=8080",
+            "--replicas=0",
+        ],
+        &[
+            "expose",
+            "deployment",
+            "called",
+            "--port=80",
+            "--target-port=8080",
+        ],
         &["annotate", "deployment", "called", "kubedaemon.io/inject=true"],
     ];
     for command in commands {
@@ -77,15 +92,39 @@ async fn uninstalling_leaves_no_service_behind_an_activator_that_is_gone(product
     }
     let slices = "/apis/discovery.k8s.io/v1/endpointslices?labelSelector=\
                   endpointslice.kubernetes.io%2Fmanaged-by%3Dkubedaemon-activator";
-    let stands = || async { product.api.items(slices).await.is_ok_and(|slices| !slices.is_empty()) };
+    let stands = || async {
+        product
+            .api
+            .items(slices)
+            .await
+            .is_ok_and(|slices| !slices.is_empty())
+    };
     let what = "an activator stands behind the Service";
     product.api.until(what, PATIENCE, stands).await;
     let uninstall = ["uninstall", "kubedaemon", "--namespace", product::SYSTEM];
     product.helm(&uninstall.map(str::to_owned)).unwrap();
-    let gone = || async { product.api.items(slices).await.is_ok_and(|slices| slices.is_empty()) };
-    product.api.until("its EndpointSlices are gone", PATIENCE, gone).await;
-    let replicas = ["get", "deployment", "worker", "--output=jsonpath={.spec.template.spec.containers[*].name}"];
-    assert_eq!(product.kubectl(&replicas).await.unwrap(), "worker", "the workload is as its author wrote it");
+    let gone = || async {
+        product
+            .api
+            .items(slices)
+            .await
+            .is_ok_and(|slices| slices.is_empty())
+    };
+    product
+        .api
+        .until("its EndpointSlices are gone", PATIENCE, gone)
+        .await;
+    let replicas = [
+        "get",
+        "deployment",
+        "worker",
+        "--output=jsonpath={.spec.template.spec.containers[*].name}",
+    ];
+    assert_eq!(
+        product.kubectl(&replicas).await.unwrap(),
+        "worker",
+        "the workload is as its author wrote it"
+    );
 }
 
 /// A directory with `helm`, `kubectl` and `kubedaemon` under these names.
