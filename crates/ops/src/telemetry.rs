@@ -64,7 +64,13 @@ mod tests {
 
     #[test]
     fn libraries_are_silenced_unless_they_are_named() {
-        assert_eq!(with_quiet_libraries("info"), "info,lapin=off");
-        assert_eq!(with_quiet_libraries("info,lapin=debug"), "info,lapin=debug");
+        assert_eq!(
+            with_quiet_libraries("info"),
+            "info,lapin=off,kube_client=off,kube_runtime=off"
+        );
+        assert_eq!(
+            with_quiet_libraries("info,lapin=debug"),
+            "info,lapin=debug,kube_client=off,kube_runtime=off"
+        );
     }
 }

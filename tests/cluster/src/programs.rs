@@ -27,7 +27,18 @@ pub fn unavailable() -> Option<String> {
     }
     // It is empty: nothing else can be in the way, and an empty group does no harm.
     let _removed = fs::remove_dir(&own);
-    None
+    let namespaces = Command::new("unshare")
+        .args(["--mount", "--net", "--pid", "--ipc", "--fork", "true"])
+        .stdin(Stdio::null())
+        .output();
+    match namespaces {
+        Ok(made) if made.status.success() => None,
+        Ok(made) => {
+            let why = String::from_utf8_lossy(&made.stderr).trim().to_owned();
+            Some(format!("namespaces are not available: {why}"))
+        }
+        Err(error) => Some(format!("unshare cannot be run: {error}")),
+    }
 }
 
 /// As [`unavailable`], and says on standard error that the test at hand is skipped and why, past the capture of the
