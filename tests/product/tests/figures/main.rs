@@ -45,7 +45,7 @@ async fn figures() {
         "injector_reviews": reviews,
         "resident_kib_with_100_deployments": memory,
     });
-    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("../cluster-figures.json");
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("cluster-figures.json");
     std::fs::write(&file, serde_json::to_string_pretty(&document).unwrap()).unwrap();
     product::say(&format!("written to {}", file.display()));
 }

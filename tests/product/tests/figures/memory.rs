@@ -49,7 +49,9 @@ pub(crate) async fn review_latency(product: &Product) -> String {
         let text = metrics.map(|answer| answer.text()).unwrap_or_default();
         lines.extend(
             text.lines()
-                .filter(|line| line.contains("review_duration") && !line.starts_with('#'))
+                .filter(|line| {
+                    line.starts_with("injector_admission_duration_seconds") && !line.starts_with('#')
+                })
                 .map(str::to_owned),
         );
     }
