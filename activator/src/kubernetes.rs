@@ -26,7 +26,7 @@ mod targets;
 mod views;
 mod workload;
 
-pub use config::{Config, Identity, command, logging};
+pub use config::{Config, Identity, command};
 pub use run::{Bound, Error, bind};
 
 /// Under which name the API server records what the activator writes.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let matches = kubernetes::command().get_matches();
     let environment = cli::environment();
-    let (format, filter) = kubernetes::logging(&matches);
+    let (format, filter) = cli::logging(&matches);
     if let Err(sentence) = ops::telemetry::init(format, filter) {
         return cli::refuse(sentence);
     }
@@ -14,11 +14,7 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(problems) => return cli::refuse(problems),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(run(config)),
-        Err(error) => cli::refuse(format!("the runtime cannot be started: {error}")),
-    }
+    cli::block_on(run(config))
 }
 
 async fn run(config: Config) -> ExitCode {

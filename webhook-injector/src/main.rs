@@ -40,7 +40,7 @@ fn command() -> Command {
 }
 
 fn serve(matches: &ArgMatches) -> ExitCode {
-    let (format, filter) = server::logging(matches);
+    let (format, filter) = cli::logging(matches);
     if let Err(sentence) = ops::telemetry::init(format, filter) {
         return cli::refuse(sentence);
     }
@@ -48,11 +48,7 @@ fn serve(matches: &ArgMatches) -> ExitCode {
         Ok(config) => config,
         Err(problems) => return cli::refuse(problems),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(run(config, matches)),
-        Err(error) => cli::refuse(format!("the runtime cannot be started: {error}")),
-    }
+    cli::block_on(run(config, matches))
 }
 
 async fn run(config: Config, matches: &ArgMatches) -> ExitCode {

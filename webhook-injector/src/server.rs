@@ -9,7 +9,7 @@ mod readiness;
 mod self_signed;
 mod tls;
 
-pub use config::{Config, TlsSource, command, logging};
+pub use config::{Config, TlsSource, command};
 pub use files::Files;
 pub use https::{MAX_BODY_BYTES, PATH};
 pub use kubernetes::{ClusterCertificates, Times};

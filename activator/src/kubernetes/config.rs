@@ -4,7 +4,6 @@ use clap::{Arg, ArgMatches, Command};
 use contract::broker::BrokerUrl;
 use contract::quantity::parse_duration;
 use contract::settings::{BROKER, Problem, Problems, VHOST};
-use ops::telemetry::LogFormat;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -220,15 +219,6 @@ impl Reader<'_> {
     }
 }
 
-/// How to log: the format and the filter.
-pub fn logging(matches: &ArgMatches) -> (LogFormat, &str) {
-    let format = match text(matches, "log-format") {
-        "json" => LogFormat::Json,
-        _ => LogFormat::Text,
-    };
-    (format, text(matches, "log"))
-}
-
 const AFTER_HELP: &str = "\
 Runs in a pod with a service account, or where KUBECONFIG points to a cluster. With --takeover on, the variables
 KUBEDAEMON_POD_NAME, KUBEDAEMON_POD_IP and KUBEDAEMON_NAMESPACE say which replica this is.
@@ -307,19 +297,7 @@ pub fn command() -> Command {
             )
             .default_value("5s"),
         )
-        .arg(
-            own(
-                "log",
-                "FILTER",
-                "What is logged: error, warn, info, debug, or by module",
-            )
-            .default_value("info"),
-        )
-        .arg(
-            own("log-format", "FORMAT", "How it is logged")
-                .value_parser(["text", "json"])
-                .default_value("text"),
-        )
+        .args(cli::log_args())
 }
 
 #[cfg(test)]

@@ -51,6 +51,13 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
             .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
+/// Whether the autoscaler has said that it drains the pod: it will not be ready in a moment.
+pub(crate) fn is_being_drained(pod: &Pod) -> bool {
+    let annotations = pod.metadata.annotations.as_ref();
+    let cost = annotations.and_then(|all| all.get(contract::pods::DELETION_COST));
+    cost.is_some_and(|cost| cost == contract::pods::DRAINED_COST)
+}
+
 /// Whether the pod has ended for good.
 pub(crate) fn has_ended(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());

@@ -78,7 +78,10 @@ fn prune_metadata(metadata: &mut ObjectMeta) {
 }
 
 fn prune_pod(pod: &mut Pod) {
-    prune_metadata(&mut pod.metadata);
+    // By the one that is kept, the autoscaler says that it drains the pod.
+    if let Some(annotations) = &mut pod.metadata.annotations {
+        annotations.retain(|name, _| name == contract::pods::DELETION_COST);
+    }
     let node_name = pod.spec.take().and_then(|spec| spec.node_name);
     pod.spec = Some(PodSpec {
         node_name,

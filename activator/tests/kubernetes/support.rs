@@ -1,7 +1,7 @@
 //! A worker image, workloads of it, and activators beside the cluster.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use cluster::{Cluster, Image, Namespace, cluster};
+use cluster::{Cluster, Namespace, cluster};
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -22,28 +22,8 @@ pub(crate) async fn cluster_with_worker() -> &'static Cluster {
 
 /// Builds the program of the cluster's own tests and gives it to the node.
 pub(crate) async fn load_worker(cluster: &Cluster) {
-    let dir = std::env::temp_dir().join(testkit::unique("worker"));
-    std::fs::create_dir(&dir).unwrap();
-    let program = dir.join("probe");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/cluster/tests/probe");
-    let built = Command::new("go")
-        .args(["build", "-trimpath", "-ldflags=-s -w", "-o"])
-        .arg(&program)
-        .arg(".")
-        .current_dir(source)
-        .env("CGO_ENABLED", "0")
-        .env("GOFLAGS", "-buildvcs=false")
-        .env("GOWORK", "off")
-        .status();
-    assert!(built.unwrap().success(), "the worker is built");
-    let image = Image {
-        name: IMAGE,
-        program: &program,
-        arguments: &["serve"],
-        user: "65532",
-    };
-    cluster.load_image(&image).await;
-    std::fs::remove_dir_all(&dir).unwrap();
+    cluster.load_go_program(IMAGE, &source).await;
 }
 
 /// A Deployment `worker` at zero that is only called over HTTP, to be changed by the test.

@@ -257,8 +257,18 @@ async fn no_call_fails_while_a_worker_comes_and_goes() {
         let pod = until("there is another pod", PATIENCE, another).await;
         set_condition(&namespace, &pod, "test/undrained", true).await;
         stands(&namespace, &[]).await;
-        set_condition(&namespace, &pod, "test/undrained", false).await;
+        // As the autoscaler does before it drains a pod: the activator is there before the pod is not ready.
+        let mark = format!(
+            "{}={}",
+            contract::pods::DELETION_COST,
+            contract::pods::DRAINED_COST
+        );
+        namespace
+            .kubectl(&["annotate", "pod", &pod, &mark])
+            .await
+            .unwrap();
         stands(&namespace, &[&replica.pod]).await;
+        set_condition(&namespace, &pod, "test/undrained", false).await;
         let scale = ["scale", "deployment/worker", "--replicas=0"];
         namespace.kubectl(&scale).await.unwrap();
         pods.push(pod);

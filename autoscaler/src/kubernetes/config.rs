@@ -3,7 +3,6 @@
 use clap::{Arg, ArgMatches, Command};
 use contract::broker::BrokerUrl;
 use contract::settings::{self, Problem, Problems};
-use ops::telemetry::LogFormat;
 use std::net::SocketAddr;
 
 /// Its own namespace, when no flag names one.
@@ -83,21 +82,6 @@ fn host_name() -> String {
     }
 }
 
-/// How to log: the format and the filter.
-pub fn logging(matches: &ArgMatches) -> (LogFormat, &str) {
-    let text = |flag: &str| {
-        matches
-            .get_one::<String>(flag)
-            .map(String::as_str)
-            .unwrap_or_default()
-    };
-    let format = match text("log-format") {
-        "json" => LogFormat::Json,
-        _ => LogFormat::Text,
-    };
-    (format, text("log"))
-}
-
 const AFTER_HELP: &str = "\
 The Kubernetes API server is found as kubectl finds it: KUBECONFIG, ~/.kube/config, or the pod's service account. Any
 number of autoscalers may run; the one that holds the Lease kubedaemon-autoscaler acts, and another takes over within
@@ -125,8 +109,7 @@ pub fn command() -> Command {
         .arg(own("watch-namespace", "NAME", "Scale the workloads of this namespace alone [default: of all]"))
         .arg(own("activator-service", "NAME", "The activator's Service, whose port \"admin\" tells of calls [default: none]"))
         .arg(own("admin", "ADDRESS", "Where probes, status and metrics are served: an address, or off").default_value("127.0.0.1:9464"))
-        .arg(own("log", "FILTER", "What is logged: error, warn, info, debug, or by module").default_value("info"))
-        .arg(own("log-format", "FORMAT", "How it is logged").value_parser(["text", "json"]).default_value("text"))
+        .args(cli::log_args())
 }
 
 #[cfg(test)]

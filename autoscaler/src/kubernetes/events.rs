@@ -7,12 +7,18 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::Api;
 use kube::api::PostParams;
+use ops::backoff::Backoff;
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 /// Events that wait to be sent; what comes on top is dropped, and stays in the log.
 const WAITING: usize = 256;
 /// The longest note, in bytes (<https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/>).
 const MAX_NOTE: usize = 1024;
+/// How often an Event is tried, and the pause between.
+const TRIES: u32 = 6;
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// Who reports.
 const CONTROLLER: &str = "kubedaemon.io/autoscaler";
 
@@ -122,10 +128,24 @@ pub(super) async fn send(client: kube::Client, instance: String, mut notes: mpsc
             type_: Some(if reason.is_warning() { "Warning" } else { "Normal" }.to_owned()),
             ..Event::default()
         };
-        let events: Api<Event> = Api::namespaced(client.clone(), &namespace);
-        if let Err(error) = events.create(&PostParams::default(), &event).await {
-            telemetry::api_error(Request::Event, &error);
+        create(&Api::namespaced(client.clone(), &namespace), &event).await;
+    }
+}
+
+/// Nobody repeats an Event that is dropped, so one that an API server in trouble has not taken is tried again.
+async fn create(events: &Api<Event>, event: &Event) {
+    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+    for _ in 0..TRIES {
+        let Err(error) = events.create(&PostParams::default(), event).await else {
+            return;
+        };
+        telemetry::api_error(Request::Event, &error);
+        // What is refused once is refused again; a conflict says that an earlier try had arrived.
+        if matches!(&error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
+        {
+            return;
         }
+        sleep(backoff.next_delay()).await;
     }
 }
 

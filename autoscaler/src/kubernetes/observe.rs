@@ -243,7 +243,7 @@ fn still_ready(workload: &Workload, seen: &[(&Seen, Replica)]) -> Option<String>
 /// Whether we told the pod to drain, as its annotation says.
 pub(super) fn is_drained_by_us(pod: &Pod) -> bool {
     let annotations = pod.metadata.annotations.as_ref();
-    annotations.is_some_and(|all| all.contains_key(super::target::DELETION_COST))
+    annotations.is_some_and(|all| all.contains_key(contract::pods::DELETION_COST))
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! A Deployment or a StatefulSet with its pods and their sidecars, as something that is scaled.
 //!
 //! A `ReplicaSet` chooses itself which pods go: of those that are placed and running first the ones that are not
-//! ready, then those with a low deletion cost. So a pod is marked and told to drain, its sidecar's readiness probe
-//! fails from then on, and only when it is known to be not ready the count is lowered
-//! (<https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#scaling-a-replicaset>).
+//! ready, then those with a low deletion cost. So a pod is marked, by which the activator knows as well, and told to
+//! drain, its sidecar's readiness probe fails from then on, and only when it is known to be not ready the count is
+//! lowered (<https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/#scaling-a-replicaset>).
 
 use super::api::{Scaled, Writer};
 use super::http::Http;
@@ -12,6 +12,7 @@ use super::observe::{self, Seen, Status};
 use super::views::Views;
 use super::workload::{Key, Kind, Workload};
 use crate::target::{Fleet, ReplicaId, ScaleTarget, TargetError};
+use contract::pods::{DELETION_COST, DRAINED_COST};
 use futures_util::{StreamExt, stream};
 use http::{Method, StatusCode};
 use k8s_openapi::api::core::v1::Pod;
@@ -22,10 +23,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use token::Action;
 use tokio::time::Instant;
 
-/// The annotation by which `ReplicaSet`s choose among pods that are equally ready.
-pub(super) const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
-/// What drained pods cost; others cost 0.
-const DRAINED_COST: &str = "-1000";
 /// Sidecars that are asked or told at the same time.
 const AT_ONCE: usize = 64;
 
@@ -135,7 +132,7 @@ impl KubeTarget {
             .annotations
             .as_ref()
             .is_some_and(|all| all.contains_key(DELETION_COST));
-        if self.key.kind == Kind::Deployment && !is_marked {
+        if !is_marked {
             self.mark(name, Some(DRAINED_COST)).await?;
         }
         match self.tell(pod, Action::Drain).await {
@@ -153,10 +150,7 @@ impl KubeTarget {
         if !self.aside().remove(name) || observe::is_running(pod) {
             self.tell(pod, Action::Resume).await?;
         }
-        if self.key.kind == Kind::Deployment {
-            self.mark(name, None).await?;
-        }
-        Ok(())
+        self.mark(name, None).await
     }
 
     async fn mark(&self, pod: &str, cost: Option<&str>) -> Result<(), String> {

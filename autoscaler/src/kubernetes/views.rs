@@ -225,7 +225,7 @@ fn prune_pod(pod: &mut Pod) {
     pod.metadata.labels = None;
     pod.metadata.finalizers = None;
     if let Some(annotations) = &mut pod.metadata.annotations {
-        annotations.retain(|name, _| name == super::target::DELETION_COST);
+        annotations.retain(|name, _| name == contract::pods::DELETION_COST);
     }
     // Of the containers the names alone are needed, and most pods are none of ours.
     if let Some(spec) = pod.spec.take() {

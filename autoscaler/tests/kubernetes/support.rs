@@ -2,7 +2,7 @@
 //! autoscalers as processes.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use cluster::{Cluster, Image, Namespace, cluster};
+use cluster::{Cluster, Namespace, cluster};
 use lapin::BasicProperties;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -40,28 +40,8 @@ pub(crate) async fn cluster_with_image() -> &'static Cluster {
 }
 
 pub(crate) async fn load_image(cluster: &Cluster) {
-    let dir = std::env::temp_dir().join(unique("sidecar"));
-    std::fs::create_dir(&dir).unwrap();
-    let program = dir.join("sidecar");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes/sidecar");
-    let built = Command::new("go")
-        .args(["build", "-trimpath", "-ldflags=-s -w", "-o"])
-        .arg(&program)
-        .arg(".")
-        .current_dir(source)
-        .env("CGO_ENABLED", "0")
-        .env("GOFLAGS", "-buildvcs=false")
-        .env("GOWORK", "off")
-        .status();
-    assert!(built.unwrap().success(), "the stand-in is built");
-    let image = Image {
-        name: IMAGE,
-        program: &program,
-        arguments: &["serve"],
-        user: "65532",
-    };
-    cluster.load_image(&image).await;
-    std::fs::remove_dir_all(&dir).unwrap();
+    cluster.load_go_program(IMAGE, &source).await;
 }
 
 /// A namespace in which autoscalers scale.

@@ -7,6 +7,7 @@ use clap::{Arg, ArgMatches};
 use contract::settings::{
     self, Environment, Flags, Layered, Naming, Problems, SETTINGS, Setting, Settings, Unknown,
 };
+use ops::telemetry::LogFormat;
 use std::process::ExitCode;
 
 /// The exit code for a command line or an environment that is not understood.
@@ -64,6 +65,47 @@ pub fn variable<'a>(environment: &'a [(String, String)], name: &str) -> Option<&
         .iter()
         .find(|(known, value)| known == name && !value.is_empty())
         .map(|(_, value)| value.as_str())
+}
+
+/// The arguments `--log` and `--log-format`, which [`logging`] reads.
+pub fn log_args() -> [Arg; 2] {
+    [
+        Arg::new("log")
+            .long("log")
+            .value_name("FILTER")
+            .help("What is logged: error, warn, info, debug, or by module")
+            .default_value("info"),
+        Arg::new("log-format")
+            .long("log-format")
+            .value_name("FORMAT")
+            .help("How it is logged")
+            .value_parser(["text", "json"])
+            .default_value("text"),
+    ]
+}
+
+/// How to log: the format and the filter.
+pub fn logging(matches: &ArgMatches) -> (LogFormat, &str) {
+    let text = |flag: &str| {
+        matches
+            .get_one::<String>(flag)
+            .map(String::as_str)
+            .unwrap_or_default()
+    };
+    let format = match text("log-format") {
+        "json" => LogFormat::Json,
+        _ => LogFormat::Text,
+    };
+    (format, text("log"))
+}
+
+/// Runs a program to its end on one thread; refuses when the system has no runtime to give.
+pub fn block_on(program: impl Future<Output = ExitCode>) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(program),
+        Err(error) => refuse(format!("the runtime cannot be started: {error}")),
+    }
 }
 
 /// Says what is wrong on standard error, a line each, and gives the exit code for it.

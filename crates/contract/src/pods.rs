@@ -30,6 +30,14 @@ pub const DRAIN_KEY_PRIVATE: &str = "private";
 /// The entry of [`DRAIN_KEY_SECRET`] with the public key, as in [`DRAIN_KEY_ENV`].
 pub const DRAIN_KEY_PUBLIC: &str = "public";
 
+/// The annotation by which `ReplicaSet`s choose among pods that are equally ready
+/// (<https://kubernetes.io/docs/reference/labels-annotations-taints/#pod-deletion-cost>). The autoscaler sets it to
+/// [`DRAINED_COST`] before it tells a pod to drain, by which the activator knows of it before the pod is not ready.
+pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+/// What drained pods cost; others cost 0.
+pub const DRAINED_COST: &str = "-1000";
+
 /// A GET on the activator's admin port: calls that wait or are being answered, as `{"calls": {"namespace/name": 2}}`;
 /// a target that is not named has none.
 pub const CALLS_PATH: &str = "/calls";

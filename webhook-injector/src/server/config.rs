@@ -8,7 +8,6 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use contract::pods::DRAINED_PATH;
 use contract::quantity::parse_duration;
 use contract::settings::{Problem, Problems};
-use ops::telemetry::LogFormat;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -179,22 +178,6 @@ fn tls_source(matches: &ArgMatches) -> TlsSource {
     })
 }
 
-/// How to log: the format and the filter.
-pub fn logging(matches: &ArgMatches) -> (LogFormat, &str) {
-    let text = |flag: &str| {
-        matches
-            .get_one::<String>(flag)
-            .map(String::as_str)
-            .unwrap_or_default()
-    };
-    let format = if text("log-format") == "json" {
-        LogFormat::Json
-    } else {
-        LogFormat::Text
-    };
-    (format, text("log"))
-}
-
 const AFTER_HELP: &str = "\
 Certificates come from files, which are read again every 5 s, or are made by the server itself and renewed in time;
 a change fails no review. With --cluster-certificates all replicas share those in a Secret, and keep the caBundle of
@@ -234,6 +217,5 @@ pub fn command() -> Command {
         .arg(own("secret", "NAME", "With --cluster-certificates: the Secret with the certificates").default_value(SECRET))
         .arg(own("deadline", "DURATION", "How long a review may take to arrive").default_value("2s"))
         .arg(own("drain-delay", "DURATION", "How long reviews are still answered after SIGTERM, when /readyz already says no").default_value("5s"))
-        .arg(own("log", "FILTER", "What is logged: error, warn, info, debug, or by module").default_value("info"))
-        .arg(own("log-format", "FORMAT", "How it is logged").value_parser(["text", "json"]).default_value("text"))
+        .args(cli::log_args())
 }

@@ -1,8 +1,9 @@
 //! Which Services does the activator stand in for, and on which of their ports?
 //!
-//! It stands in while the Service has no ready pod that stays: none is ready, or those that are belong to a workload
-//! that has been scaled to zero. The kube-proxy would send calls to pods that are about to end, and then refuse them;
-//! so the activator is there before the last pod has gone, and leaves only when another one is ready.
+//! It stands in while the Service has no ready pod that stays: none is ready, or those that are are being drained, or
+//! belong to a workload that has been scaled to zero. The kube-proxy would send calls to pods that are about to end,
+//! and refuse them while it knows of no pod that is ready; so the activator is there before the last pod has gone, and
+//! leaves only when another one is ready.
 
 use crate::kubernetes::pods;
 use crate::kubernetes::targets::Known;
@@ -124,7 +125,8 @@ fn stays(
     };
     let is_sentenced = target.is_some_and(|known| known.workload.replicas == 0 && known.pods.contains(name));
     // What the pod itself says is known earlier than what the slice does.
-    !is_sentenced && pod(namespace, name).is_some_and(|pod| pods::is_ready(&pod))
+    !is_sentenced
+        && pod(namespace, name).is_some_and(|pod| pods::is_ready(&pod) && !pods::is_being_drained(&pod))
 }
 
 /// Those ports of a Service that lead to the worker's port; `None` when the Service is not one of the target's, or not

@@ -62,10 +62,25 @@ fn endpoint(pod: &str, ready: bool) -> Value {
     json!({ "addresses": ["10.0.0.1"], "conditions": { "ready": ready }, "targetRef": { "kind": "Pod", "name": pod } })
 }
 
-fn pod(ready: bool) -> Arc<Pod> {
-    let status = if ready { "True" } else { "False" };
+#[derive(Clone, Copy, PartialEq)]
+enum Says {
+    Ready,
+    NotReady,
+    /// Ready, and the autoscaler has marked it.
+    Drained,
+    /// Ready, and its owner has given it a cost.
+    Costly,
+}
+
+fn pod(says: Says) -> Arc<Pod> {
+    let status = if says == Says::NotReady { "False" } else { "True" };
+    let cost = match says {
+        Says::Ready | Says::NotReady => json!({}),
+        Says::Drained => json!({ "controller.kubernetes.io/pod-deletion-cost": "-1000" }),
+        Says::Costly => json!({ "controller.kubernetes.io/pod-deletion-cost": "5" }),
+    };
     let object = json!({
-        "metadata": { "name": "any" },
+        "metadata": { "name": "any", "annotations": cost },
         "status": { "conditions": [{ "type": "Ready", "status": status }] },
     });
     Arc::new(serde_json::from_value(object).unwrap())
@@ -75,17 +90,17 @@ fn planned(
     service: Arc<Service>,
     slices: &[Arc<EndpointSlice>],
     replicas: u32,
-    pods_are_ready: bool,
+    pods_say: Says,
 ) -> Option<Candidate> {
     let known = known(replicas);
     let targets = BTreeMap::from([(known.workload.name.clone(), known)]);
-    let found = candidates(&[service], slices, &targets, |_, _| Some(pod(pods_are_ready)));
+    let found = candidates(&[service], slices, &targets, |_, _| Some(pod(pods_say)));
     found.into_values().next()
 }
 
 #[test]
 fn the_ports_are_those_that_lead_to_the_worker() {
-    let candidate = planned(service(|_| {}), &[], 0, true).unwrap();
+    let candidate = planned(service(|_| {}), &[], 0, Says::Ready).unwrap();
     let names: Vec<&str> = candidate.ports.iter().map(|port| port.name.as_str()).collect();
     assert_eq!(names, ["web", "plain"]);
     assert_eq!(candidate.ports[0].app_protocol.as_deref(), Some("http"));
@@ -105,46 +120,82 @@ fn not_every_service_can_be_stood_in_for() {
     ];
     for change in changes {
         let service = service(change);
-        assert_eq!(planned(Arc::clone(&service), &[], 0, true), None, "{service:?}");
+        assert_eq!(
+            planned(Arc::clone(&service), &[], 0, Says::Ready),
+            None,
+            "{service:?}"
+        );
     }
     let narrower =
         |object: &mut Value| object["spec"]["selector"] = json!({ "app": "orders", "tier": "back" });
-    assert!(planned(service(narrower), &[], 0, true).is_some());
+    assert!(planned(service(narrower), &[], 0, Says::Ready).is_some());
 }
 
 #[test]
 fn it_is_needed_until_a_pod_is_ready_that_stays() {
     let kubernetes = "endpointslice-controller.k8s.io";
     let of = |pod: &str, ready| [slice(kubernetes, json!([endpoint(pod, ready)]))];
-    for (what, slices, replicas, pods_are_ready, is_needed) in [
-        ("nothing", vec![], 0, true, true),
-        ("ready", of("orders-1-a", true).to_vec(), 1, true, false),
-        ("not ready", of("orders-1-a", false).to_vec(), 1, true, true),
+    for (what, slices, replicas, pods_say, is_needed) in [
+        ("nothing", vec![], 0, Says::Ready, true),
+        ("ready", of("orders-1-a", true).to_vec(), 1, Says::Ready, false),
+        (
+            "not ready",
+            of("orders-1-a", false).to_vec(),
+            1,
+            Says::Ready,
+            true,
+        ),
         (
             "the pod knows better",
             of("orders-1-a", true).to_vec(),
             1,
-            false,
+            Says::NotReady,
             true,
         ),
-        ("about to end", of("orders-1-a", true).to_vec(), 0, true, true),
-        ("another's pod", of("other-1-a", true).to_vec(), 0, true, false),
+        (
+            "about to be drained",
+            of("orders-1-a", true).to_vec(),
+            1,
+            Says::Drained,
+            true,
+        ),
+        (
+            "with a cost of its owner's",
+            of("orders-1-a", true).to_vec(),
+            1,
+            Says::Costly,
+            false,
+        ),
+        (
+            "about to end",
+            of("orders-1-a", true).to_vec(),
+            0,
+            Says::Ready,
+            true,
+        ),
+        (
+            "another's pod",
+            of("other-1-a", true).to_vec(),
+            0,
+            Says::Ready,
+            false,
+        ),
         (
             "ours",
             vec![slice(MANAGED_BY, json!([endpoint("orders-1-a", true)]))],
             1,
-            true,
+            Says::Ready,
             true,
         ),
         (
             "no pod",
             vec![slice("somebody", json!([{ "addresses": ["10.0.0.9"] }]))],
             0,
-            true,
+            Says::Ready,
             false,
         ),
     ] {
-        let candidate = planned(service(|_| {}), &slices, replicas, pods_are_ready).unwrap();
+        let candidate = planned(service(|_| {}), &slices, replicas, pods_say).unwrap();
         assert_eq!(candidate.is_needed, is_needed, "{what}");
     }
 }
