@@ -1,7 +1,7 @@
 # The entry door: `make` lists what there is. The work is in tools/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-cluster images cluster cluster-down bench bench-smoke figures fmt docs clean-cache
+.PHONY: help setup demo test test-fast test-cluster fuzz images cluster cluster-down bench bench-smoke soak figures fmt docs clean-cache
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test-cluster: ## Run the tests on a real Kubernetes alone (needs root, builds Ku
 	@cargo test --package cluster --package product
 	@cargo test --package autoscaler --package activator --package webhook-injector --test kubernetes
 
+fuzz: ## Fuzz every parser for a while (a minute each; make fuzz TARGET=review SECONDS=600)
+	@tools/fuzz $(or $(TARGET),all) $(or $(SECONDS),60)
+
 images: ## Build the images of the four components, without Docker
 	@tools/images
 
@@ -39,6 +42,9 @@ bench: ## Measure our programs and their peers (about two hours; can be stopped 
 
 bench-smoke: ## Check the bench itself, in seconds
 	@tools/bench smoke
+
+soak: ## A million messages while everything is killed, and a table of what became of them (half an hour)
+	@tools/soak
 
 figures: ## Measure and print latency, memory and sizes
 	@tools/figures

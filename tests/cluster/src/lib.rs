@@ -5,6 +5,7 @@
 //! | a cluster that all tests of a process share | [`cluster()`] with a [`Namespace`] for each test |
 //! | a cluster whose components are to be stopped | [`Cluster::start`] |
 //! | an image from a static program | [`Image`], [`Cluster::load_image`] |
+//! | an image from a Go program's source | [`Cluster::load_go_program`] |
 //! | to know whether this machine can run one | [`skip`], [`unavailable`] |
 //!
 //! etcd, the API server, the controller manager, the scheduler, the kubelet, the proxy, containerd and the cluster's
@@ -226,6 +227,35 @@ impl Cluster {
     pub async fn load_image(&self, image: &Image<'_>) {
         let loaded = self.try_load_image(image).await;
         loaded.unwrap_or_else(|error| panic!("{}: {error}", image.name));
+    }
+
+    /// Builds the Go program in the directory `source` and gives the node an image in which it lies at `/<name of the
+    /// directory>`, and is run with the argument `serve` by a user who is not root. Panics with what Go says when it
+    /// cannot be built.
+    pub async fn load_go_program(&self, image: &str, source: &Path) {
+        let directory = std::env::temp_dir().join(testkit::unique("program"));
+        std::fs::create_dir(&directory).expect("a directory can be made");
+        let program = directory.join(source.file_name().expect("the directory has a name"));
+        let built = Command::new("go")
+            .args(["build", "-trimpath", "-ldflags=-s -w", "-o"])
+            .arg(&program)
+            .arg(".")
+            .current_dir(source)
+            .env("CGO_ENABLED", "0")
+            .env("GOFLAGS", "-buildvcs=false")
+            .env("GOWORK", "off")
+            .status()
+            .await
+            .expect("Go is installed");
+        assert!(built.success(), "{} cannot be built", source.display());
+        let image = Image {
+            name: image,
+            program: &program,
+            arguments: &["serve"],
+            user: "65532",
+        };
+        self.load_image(&image).await;
+        std::fs::remove_dir_all(&directory).expect("the directory can be removed");
     }
 
     /// Gives the node the images of an archive, as [`load_image`](Self::load_image) does.

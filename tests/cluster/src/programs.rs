@@ -1,7 +1,7 @@
 //! The programs of Kubernetes in the cache, and whether this machine can run them.
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -47,8 +47,7 @@ pub fn skip(test: &str) -> bool {
     let Some(reason) = unavailable() else {
         return false;
     };
-    // Nobody reads it when standard error is gone.
-    let _said = writeln!(io::stderr(), "skipped: {test}: {reason}");
+    testkit::say(&format!("skipped: {test}: {reason}"));
     true
 }
 

@@ -1,6 +1,6 @@
 //! The images that the cluster runs: ours, as they are shipped, and an ordinary worker.
 
-use cluster::{Cluster, Image};
+use cluster::Cluster;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,17 +21,8 @@ pub(crate) async fn load(cluster: &Cluster) {
     for archive in archives {
         cluster.load_archive(&archive).await;
     }
-    let directory = std::env::temp_dir().join(testkit::unique("worker"));
-    std::fs::create_dir(&directory).unwrap();
-    let program = build_worker(&directory);
-    let worker = Image {
-        name: WORKER,
-        program: &program,
-        arguments: &["serve"],
-        user: "65532",
-    };
-    cluster.load_image(&worker).await;
-    std::fs::remove_dir_all(&directory).unwrap();
+    let worker = root().join("tests/product/worker");
+    cluster.load_go_program(WORKER, &worker).await;
 }
 
 /// Environment variable with a directory of archives to use instead of building them from the tree as it is.
@@ -58,19 +49,4 @@ fn build_ours() -> Vec<PathBuf> {
         })
         .map(PathBuf::from)
         .collect()
-}
-
-fn build_worker(directory: &Path) -> PathBuf {
-    let program = directory.join("worker");
-    let built = Command::new("go")
-        .args(["build", "-trimpath", "-ldflags=-s -w", "-o"])
-        .arg(&program)
-        .arg(".")
-        .current_dir(root().join("tests/product/worker"))
-        .env("CGO_ENABLED", "0")
-        .env("GOFLAGS", "-buildvcs=false")
-        .env("GOWORK", "off")
-        .status();
-    assert!(built.unwrap().success(), "the worker is built");
-    program
 }

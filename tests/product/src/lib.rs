@@ -19,10 +19,3 @@ pub use install::{Product, SYSTEM};
 pub use kube_api::KubeApi;
 pub use recorder::{Recorded, Recorder};
 pub use shop::{Shop, Worker};
-
-/// Says a line on standard error, past the capture of the test harness: what was measured is to be read.
-pub fn say(line: &str) {
-    use std::io::Write;
-    // Nobody reads it when standard error is gone.
-    writeln!(std::io::stderr(), "{line}").ok();
-}

@@ -10,6 +10,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use testkit::Amqp;
 
+/// How long the autoscaler may take to declare a queue, on a machine that is busy with a build.
+const QUEUE_PATIENCE: Duration = Duration::from_mins(2);
+
 /// A user's namespace: the broker's Secret is in it, and a pod to call from.
 #[derive(Debug)]
 pub struct Shop<'a> {
@@ -125,6 +128,25 @@ impl<'a> Shop<'a> {
         }));
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         self.namespace.kubectl(&arguments).await.unwrap();
+    }
+
+    /// Makes a Deployment `worker`, annotates it with a queue of its own and with these settings, and waits until the
+    /// queue is there; gives the queue's name.
+    pub async fn feed(&self, worker: &Worker, settings: &[(&str, &str)]) -> String {
+        let queue = testkit::unique("fed");
+        self.deploy("worker", worker).await;
+        let mut all = vec![("queue", Some(queue.as_str()))];
+        all.extend(settings.iter().map(|(key, value)| (*key, Some(*value))));
+        self.annotate("worker", &all).await;
+        self.is_declared(&queue).await;
+        queue
+    }
+
+    /// Waits until the autoscaler has declared a queue.
+    pub async fn is_declared(&self, queue: &str) {
+        let check = || async { self.amqp.depth(queue).await.is_some() };
+        let what = "the queue is declared";
+        self.product.api.until(what, QUEUE_PATIENCE, check).await;
     }
 
     /// The Deployment as it is.
@@ -302,7 +324,7 @@ impl Drop for Shop<'_> {
                 .env("KUBECONFIG", self.product.kubeconfig())
                 .output();
             if let Ok(shown) = shown {
-                crate::say(&format!(
+                testkit::say(&format!(
                     "--- kubectl {}\n{}",
                     look.join(" "),
                     String::from_utf8_lossy(&shown.stdout)

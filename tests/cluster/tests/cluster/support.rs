@@ -1,9 +1,8 @@
 //! The image that the tests run, and a Deployment of it.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use cluster::{Cluster, Image, Namespace, cluster};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use cluster::{Cluster, Namespace, cluster};
+use std::path::Path;
 use tokio::sync::OnceCell;
 
 pub(crate) const IMAGE: &str = "localhost/probe:1";
@@ -12,37 +11,11 @@ pub(crate) const IMAGE: &str = "localhost/probe:1";
 pub(crate) async fn cluster_with_probe() -> &'static Cluster {
     static LOADED: OnceCell<()> = OnceCell::const_new();
     let cluster = cluster().await;
-    let load = || async {
-        let dir = std::env::temp_dir().join(testkit::unique("probe"));
-        std::fs::create_dir(&dir).unwrap();
-        let program = build_probe(&dir);
-        let image = Image {
-            name: IMAGE,
-            program: &program,
-            arguments: &["serve"],
-            user: "65532",
-        };
-        cluster.load_image(&image).await;
-        std::fs::remove_dir_all(&dir).unwrap();
-    };
-    LOADED.get_or_init(load).await;
-    cluster
-}
-
-fn build_probe(dir: &Path) -> PathBuf {
-    let program = dir.join("probe");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/probe");
-    let built = Command::new("go")
-        .args(["build", "-trimpath", "-ldflags=-s -w", "-o"])
-        .arg(&program)
-        .arg(".")
-        .current_dir(source)
-        .env("CGO_ENABLED", "0")
-        .env("GOFLAGS", "-buildvcs=false")
-        .env("GOWORK", "off")
-        .status();
-    assert!(built.unwrap().success(), "the probe is built");
-    program
+    LOADED
+        .get_or_init(|| async { cluster.load_go_program(IMAGE, &source).await })
+        .await;
+    cluster
 }
 
 /// A Deployment `probe` of one pod behind a Service `probe`, available when this returns.

@@ -49,7 +49,7 @@ async fn the_standby_goes_on_when_the_leader_is_killed_in_a_burst() {
     let killed = Instant::now();
     let other = || async { leader(product).await.is_some_and(|now| now != before) };
     product.api.until("the standby leads", PATIENCE, other).await;
-    product::say(&format!("takeover_ms={}", killed.elapsed().as_millis()));
+    testkit::say(&format!("takeover_ms={}", killed.elapsed().as_millis()));
     let mut least = u64::MAX;
     let done = || async {
         let now = shop.replicas("worker").await.unwrap_or(u64::MAX);

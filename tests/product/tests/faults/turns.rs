@@ -57,15 +57,6 @@ pub(crate) async fn scale(product: &Product, component: &str, replicas: u32) {
 
 /// A worker with a queue, which the autoscaler has taken over.
 pub(crate) async fn fed(shop: &Shop<'_>, settings: &[(&str, &str)]) -> String {
-    let queue = testkit::unique("fed");
-    shop.deploy("worker", &Worker::default()).await;
-    let mut all = vec![("queue", Some(queue.as_str())), ("max-replicas", Some("2"))];
-    all.extend(settings.iter().map(|(key, value)| (*key, Some(*value))));
-    shop.annotate("worker", &all).await;
-    let exists = || async { shop.amqp.depth(&queue).await.is_some() };
-    shop.product
-        .api
-        .until("the queue is declared", PATIENCE, exists)
-        .await;
-    queue
+    let settings = [&[("max-replicas", "2")], settings].concat();
+    shop.feed(&Worker::default(), &settings).await
 }

@@ -128,14 +128,7 @@ async fn told(shop: &Shop<'_>, event: &str, from: Instant) -> Instant {
 /// From the publish to the worker's first byte.
 pub(crate) async fn by_message(product: &Product, rounds: usize) -> Vec<(&'static str, Distribution)> {
     let shop = product.shop("figures-queue").await;
-    let queue = testkit::unique("figures");
-    shop.deploy("worker", &Worker::default()).await;
-    shop.annotate("worker", &[("queue", Some(&queue)), ("cool-down", Some("500ms"))])
-        .await;
-    until("the queue is declared", PATIENCE, || async {
-        shop.amqp.depth(&queue).await.is_some()
-    })
-    .await;
+    let queue = shop.feed(&Worker::default(), &[("cool-down", "500ms")]).await;
     let watched = Watched::new(&shop).await;
     let mut all = Vec::new();
     for _ in 0..rounds {

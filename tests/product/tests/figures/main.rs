@@ -25,18 +25,18 @@ async fn figures() {
         cold::by_message(product, ROUNDS).await,
     ));
     rows.extend(named("call to first byte", cold::by_call(product, ROUNDS).await));
-    product::say(&format!(
+    testkit::say(&format!(
         "{:<60} {:>8} {:>8} {:>8} {:>4}",
         "milliseconds", "p50", "p90", "max", "n"
     ));
     for (name, distribution) in &rows {
-        product::say(&format!("{name:<60} {distribution}"));
+        testkit::say(&format!("{name:<60} {distribution}"));
     }
     let reviews = memory::review_latency(product).await;
-    product::say(&reviews);
+    testkit::say(&reviews);
     let memory = memory::with_annotated_deployments(product, 100).await;
     for (component, kilobytes) in &memory {
-        product::say(&format!(
+        testkit::say(&format!(
             "{component}: {kilobytes} KiB resident with 100 annotated Deployments"
         ));
     }
@@ -47,7 +47,7 @@ async fn figures() {
     });
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("cluster-figures.json");
     std::fs::write(&file, serde_json::to_string_pretty(&document).unwrap()).unwrap();
-    product::say(&format!("written to {}", file.display()));
+    testkit::say(&format!("written to {}", file.display()));
 }
 
 fn named(prefix: &str, phases: Vec<(&'static str, Distribution)>) -> Vec<(String, Distribution)> {

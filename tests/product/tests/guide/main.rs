@@ -31,7 +31,7 @@ async fn the_five_commands_of_the_readme_feed_a_worker() {
     let programs = programs(&product);
     let path = format!("{}:{}", programs.display(), env!("PATH"));
     for command in commands {
-        product::say(&format!("$ {command}"));
+        testkit::say(&format!("$ {command}"));
         let ran = Command::new("bash")
             .args(["-euo", "pipefail", "-c", command])
             .current_dir(root())
@@ -43,12 +43,12 @@ async fn the_five_commands_of_the_readme_feed_a_worker() {
             .await
             .unwrap();
         let said = String::from_utf8_lossy(&ran.stdout).into_owned() + &String::from_utf8_lossy(&ran.stderr);
-        product::say(&said);
+        testkit::say(&said);
         assert!(ran.status.success(), "{command}: {said}");
         if command.starts_with("helm install") {
             product.is_available().await;
             let test = ["test", "kubedaemon", "--namespace", product::SYSTEM];
-            product::say(&product.helm(&test.map(str::to_owned)).unwrap());
+            testkit::say(&product.helm(&test.map(str::to_owned)).unwrap());
         }
     }
     let logs = ["logs", "deployment/worker", "--container=worker"];

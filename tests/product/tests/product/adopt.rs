@@ -35,10 +35,9 @@ async fn an_untouched_deployment_is_annotated_fed_and_given_back() {
     });
     shop.annotate("worker", &settings).await;
     shop.is_scaled("worker").await;
-    let exists = || async { shop.amqp.depth(&queue).await.is_some() };
+    // At zero replicas nobody else would.
+    shop.is_declared(&queue).await;
     let api = &shop.product.api;
-    api.until("the queue is declared at zero replicas", PATIENCE, exists)
-        .await;
 
     shop.publish(&queue, 1000, |_| json!({"sleep_ms": 5})).await;
     let injected = || async {

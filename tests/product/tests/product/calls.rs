@@ -48,7 +48,7 @@ async fn a_hundred_calls_in_a_row_wake_a_worker_at_zero() {
     let mut milliseconds: Vec<u64> = futures_util::future::join_all(rows).await.concat();
     milliseconds.sort_unstable();
     let at = |share: usize| milliseconds[(milliseconds.len() - 1) * share / 100];
-    product::say(&format!(
+    testkit::say(&format!(
         "wakes={} other_statuses=0 call_ms p50={} p90={} p99={} max={}",
         milliseconds.len(),
         at(50),

@@ -104,7 +104,7 @@ async fn each_component_may_do_what_it_needs_and_nothing_else() {
             };
             let allowed = answer.lines().any(|line| line.trim() == "yes");
             let verdict = if allowed { "yes" } else { "no" };
-            product::say(&format!("{who} {verb} {resource} in {namespace}: {verdict}"));
+            testkit::say(&format!("{who} {verb} {resource} in {namespace}: {verdict}"));
             if verdict != expected {
                 wrong.push(format!("{who} {verb} {resource} in {namespace}: {verdict}"));
             }

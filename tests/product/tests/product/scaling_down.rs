@@ -9,17 +9,8 @@ const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A worker that takes one message at a time, at zero, with its queue.
 async fn fed(shop: &Shop<'_>, settings: &[(&str, &str)]) -> String {
-    let queue = testkit::unique("fed");
-    shop.deploy("worker", &Worker::default()).await;
-    let mut all = vec![("queue", Some(queue.as_str())), ("cool-down", Some("1s"))];
-    all.extend(settings.iter().map(|(key, value)| (*key, Some(*value))));
-    shop.annotate("worker", &all).await;
-    let exists = || async { shop.amqp.depth(&queue).await.is_some() };
-    shop.product
-        .api
-        .until("the queue is declared", PATIENCE, exists)
-        .await;
-    queue
+    let settings = [&[("cool-down", "1s")], settings].concat();
+    shop.feed(&Worker::default(), &settings).await
 }
 
 #[tokio::test]

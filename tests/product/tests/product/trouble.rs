@@ -8,27 +8,12 @@ const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A worker with a queue and a Service, at zero.
 async fn troubled(shop: &Shop<'_>, worker: Worker) -> String {
-    let queue = testkit::unique("trouble");
     let worker = Worker {
         service: true,
         ..worker
     };
-    shop.deploy("worker", &worker).await;
-    shop.annotate(
-        "worker",
-        &[
-            ("queue", Some(&queue)),
-            ("cool-down", Some("2s")),
-            ("max-replicas", Some("1")),
-        ],
-    )
-    .await;
-    let exists = || async { shop.amqp.depth(&queue).await.is_some() };
-    shop.product
-        .api
-        .until("the queue is declared", PATIENCE, exists)
-        .await;
-    queue
+    let settings = [("cool-down", "2s"), ("max-replicas", "1")];
+    shop.feed(&worker, &settings).await
 }
 
 /// Messages wait, a call is answered 504 with the cause, and an Event names it.
@@ -67,7 +52,7 @@ async fn says(stem: &str, worker: Worker, prepare: Option<&str>, words: &[&str])
         .api
         .until("a call is told the cause", PATIENCE, told)
         .await;
-    product::say(&format!("{stem}: 504 {}", said.trim()));
+    testkit::say(&format!("{stem}: 504 {}", said.trim()));
     let event = || async {
         let events = shop.events().await;
         events
@@ -79,7 +64,7 @@ async fn says(stem: &str, worker: Worker, prepare: Option<&str>, words: &[&str])
         .api
         .until("an Event names the cause", PATIENCE, event)
         .await;
-    product::say(&format!("{stem}: Event {event}"));
+    testkit::say(&format!("{stem}: Event {event}"));
     assert_eq!(
         shop.amqp.depth(&queue).await.map(|(ready, _)| ready),
         Some(5),
