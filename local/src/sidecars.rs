@@ -68,8 +68,8 @@ impl Sidecars for QueueSidecars {
             .expect("invariant: the settings name a queue and were checked");
         let bound = sidecar::App::bind(config)
             .now_or_never()
-            .expect("invariant: without an admin port there is nothing to wait for")
-            .expect("invariant: without an admin port there is nothing to bind");
+            .expect("invariant: to bind a port on loopback takes no waiting")
+            .expect("invariant: without an admin port nothing has to be bound");
         let sidecar = Arc::new(bound.handle());
         let replica = replica.clone();
         let running = Box::pin(async move {

@@ -9,13 +9,16 @@
 //! | `GET /drained` | 200 when the pod ends and its worker may go (`admin/drained.rs`) |
 //! | `POST /drain` | stops intake; 202 at once, with `?wait` 200 when nothing is in flight any more |
 //! | `POST /resume` | takes messages again |
+//! | `POST /callback/…/done` | settles a deferred message (`admin/callback.rs`) |
 //!
 //! The levers answer to loopback, to those on the network who show a permission for this pod, and not to pages in a
 //! browser ([`lever`]): anyone on the pod network, or any page that is open on a laptop, could otherwise stop a worker.
 
+mod callback;
 mod drained;
 
 use crate::app::Handle;
+use crate::callbacks::Callbacks;
 use crate::domain::lever::{self, Caller, Refused};
 use crate::status::State;
 use crate::telemetry;
@@ -47,6 +50,9 @@ impl Admin {
 
     /// Answers one request.
     pub async fn answer(&self, request: AdminRequest) -> AdminResponse {
+        if Callbacks::is_callback(&request.path) {
+            return self.answer_callback(request).await;
+        }
         let request = &request;
         match (&request.method, request.path.as_str()) {
             (&Method::GET, "/healthz") => AdminResponse::text(StatusCode::OK, "ok"),

@@ -1,9 +1,12 @@
 //! Puts the parts together, runs them, and takes them down in order: intake, work, settling, broker, admin port.
 
 use crate::admin::Admin;
-use crate::broker::Supervisor;
+use crate::broker::port::Broker;
+use crate::broker::{RabbitMq, Supervisor};
+use crate::callbacks::{self, Settled};
 use crate::config::Config;
 use crate::connections::Connections;
+use crate::dispatch::{Network, Tcp};
 use crate::pipeline::Pipeline;
 use crate::reporter::Reporter;
 use crate::status::{Ledger, State, Status};
@@ -21,12 +24,48 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub struct App;
 
+/// The world around a sidecar.
+#[derive(Debug, Clone)]
+pub struct Ports {
+    /// Where messages come from.
+    pub broker: Arc<dyn Broker>,
+    /// How the worker is reached.
+    pub network: Arc<dyn Network>,
+}
+
+impl Default for Ports {
+    /// RabbitMQ and TCP.
+    fn default() -> Self {
+        Self {
+            broker: Arc::new(RabbitMq::default()),
+            network: Arc::new(Tcp),
+        }
+    }
+}
+
 /// A sidecar whose admin port is bound and that takes no messages yet.
 #[derive(Debug)]
 pub struct Bound {
     pipeline: Arc<Pipeline>,
+    broker: Arc<dyn Broker>,
     admin: Option<admin::Bound>,
+    /// Only where there is no admin port.
+    callbacks: Option<admin::Bound>,
     shutdown: Shutdown,
+}
+
+/// What a verdict document may have at least, however short replies are to be.
+const VERDICT_BYTES: usize = 64 * 1024;
+
+/// A port on loopback for callbacks alone. Without one messages cannot be deferred, and everything else works.
+async fn bind_callbacks(body_bytes: usize) -> Option<admin::Bound> {
+    match admin::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await {
+        Ok(bound) => Some(bound.with_bodies(body_bytes)),
+        Err(error) => {
+            telemetry::no_callbacks(&error.to_string());
+            None
+        }
+    }
 }
 
 /// How a run ended.
@@ -54,16 +93,34 @@ impl App {
     /// # Errors
     /// When the admin address cannot be bound.
     pub async fn bind(config: Config) -> io::Result<Bound> {
+        Self::bind_in(config, Ports::default()).await
+    }
+
+    /// As [`bind`](Self::bind), in a world that may be a simulated one.
+    ///
+    /// # Errors
+    /// Those of [`bind`](Self::bind).
+    pub async fn bind_in(config: Config, ports: Ports) -> io::Result<Bound> {
+        // Bodies are for callbacks, and as long as answers may be.
+        let body_bytes = config.reply_max_bytes.max(VERDICT_BYTES);
         let admin = match config.admin {
-            Some(address) => Some(admin::bind(address).await?),
+            Some(address) => Some(admin::bind(address).await?.with_bodies(body_bytes)),
             None => None,
         };
+        let callbacks = match admin {
+            None if config.callback_port => bind_callbacks(body_bytes).await,
+            _ => None,
+        };
+        let callback_address = admin.as_ref().or(callbacks.as_ref()).map(admin::Bound::addr);
         let shutdown = Shutdown::new();
         let ledger = Arc::new(Ledger::new(Instant::now().into_std()));
-        let pipeline = Arc::new(Pipeline::new(config, ledger, shutdown.clone()));
+        let pipeline = Arc::new(Pipeline::new(config, ports.network, ledger, shutdown.clone()));
+        pipeline.serve_callbacks_at(callback_address.transpose()?);
         Ok(Bound {
             pipeline,
+            broker: ports.broker,
             admin,
+            callbacks,
             shutdown,
         })
     }
@@ -92,13 +149,20 @@ impl Bound {
         telemetry::describe();
         let stop_admin = CancellationToken::new();
         let levers = Admin::new(self.handle());
+        let callbacks = levers.clone();
         let answer = move |request| {
             let levers = levers.clone();
             async move { levers.answer(request).await }
         };
-        let admin = self
-            .admin
-            .map(|bound| tokio::spawn(bound.serve(answer, stop_admin.clone())));
+        let answer_callback = move |request| {
+            let callbacks = callbacks.clone();
+            async move { callbacks.answer_callback(request).await }
+        };
+        let admin = match (self.admin, self.callbacks) {
+            (Some(bound), _) => Some(tokio::spawn(bound.serve(answer, stop_admin.clone()))),
+            (None, Some(bound)) => Some(tokio::spawn(bound.serve(answer_callback, stop_admin.clone()))),
+            (None, None) => None,
+        };
         let grace = self.pipeline.config().grace;
         let own = self.shutdown.clone();
         let relaying = async {
@@ -110,7 +174,7 @@ impl Bound {
         };
         let drained = tokio::select! {
             biased;
-            () = take_in(Arc::clone(&self.pipeline), self.shutdown.clone()) => Drained::Completely,
+            () = take_in(Arc::clone(&self.pipeline), self.broker, self.shutdown.clone()) => Drained::Completely,
             () = relaying => Drained::Forced { in_flight: self.pipeline.ledger().in_flight() },
         };
         // What the force dropped is counted by the time its tasks are gone.
@@ -126,11 +190,11 @@ impl Bound {
 }
 
 /// What the sidecar is for, until it has drained.
-async fn take_in(pipeline: Arc<Pipeline>, shutdown: Shutdown) {
+async fn take_in(pipeline: Arc<Pipeline>, broker: Arc<dyn Broker>, shutdown: Shutdown) {
     if pipeline.config().report_only {
         Reporter::new(pipeline, shutdown).run().await;
     } else {
-        Supervisor::new(pipeline, shutdown).run().await;
+        Supervisor::new(pipeline, broker, shutdown).run().await;
     }
 }
 
@@ -159,6 +223,17 @@ impl Handle {
     /// Whether the worker's port has answered since the sidecar runs; it is tried when it has not. Cancel safe.
     pub async fn worker_has_answered(&self) -> bool {
         self.pipeline.dispatcher().has_answered().await
+    }
+
+    /// Settles a deferred message by what its worker posted to `path`, and waits until that is done.
+    pub(crate) async fn settle_deferred(
+        &self,
+        path: &str,
+        headers: http::HeaderMap,
+        body: bytes::Bytes,
+    ) -> Result<Settled, callbacks::Refused> {
+        let callbacks = self.pipeline.callbacks().ok_or(callbacks::Refused::Unknown)?;
+        callbacks.post(path, headers, body).await
     }
 
     /// Waits until intake is stopped. Cancel safe.

@@ -1,6 +1,9 @@
 //! What can be set: the contract's settings, and a few that only the process has.
 
+mod process;
+
 use crate::dispatch::Worker;
+use crate::domain::budget::Budget;
 use crate::domain::lever::Remote;
 use crate::domain::request::Target;
 use crate::domain::retry;
@@ -10,6 +13,7 @@ use contract::pods::{DRAIN_KEY_ENV, POD_NAME_ENV, POD_NAMESPACE_ENV};
 use contract::settings::{self, Component, Problem, Problems, Settings};
 use http::{HeaderValue, Uri};
 use ops::telemetry::LogFormat;
+use process::Process;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -34,6 +38,8 @@ const LOG_FORMAT_ENV: &str = "KUBEDAEMON_LOG_FORMAT";
 
 /// Where the admin port is unless something else is said: loopback, so that nothing is open to a network by default.
 pub const DEFAULT_ADMIN: &str = "127.0.0.1:9464";
+/// The most that bodies of prefetched messages should take together, in bytes: the sidecar has 64 MiB in a pod.
+const BODIES: usize = 24 * 1024 * 1024;
 /// What a drain may take beyond the longest message: to confirm a copy and to close.
 const GRACE_MARGIN: Duration = Duration::from_secs(5);
 
@@ -49,10 +55,24 @@ pub struct Config {
     pub queue: String,
     /// Where messages go that no attempt can help.
     pub dead_letter: String,
+    /// Where answers go to messages without a `reply-to`, if anywhere.
+    pub response_queue: Option<String>,
+    /// The longest message that the worker gets, in bytes.
+    pub max_body_bytes: usize,
+    /// The longest answer that becomes a reply, in bytes.
+    pub reply_max_bytes: usize,
+    /// How long a message may be deferred, from its dispatch on.
+    pub max_defer: Duration,
+    /// Whether callbacks get a port of their own on loopback where there is no admin port.
+    pub callback_port: bool,
+    /// How many accepted messages are remembered; 0 for none.
+    pub remember_completed: usize,
     /// Where the worker listens.
     pub worker: Worker,
     /// The path that messages are posted to.
     pub path: Uri,
+    /// The path at which the worker is introduced to its work, if any.
+    pub init_path: Option<Uri>,
     /// Messages with the worker at once; 1 to 1000.
     pub concurrency: u16,
     /// How long the worker has for one message.
@@ -85,7 +105,11 @@ impl Config {
     /// queue.
     pub fn for_worker(settings: &Settings, worker: Worker, name: String) -> Option<Self> {
         settings.queue.as_ref()?;
-        Self::build(settings, worker, name)
+        let config = Self::build(settings, worker, name)?;
+        Some(Self {
+            callback_port: true,
+            ..config
+        })
     }
 
     /// As [`for_worker`](Self::for_worker), with or without a queue.
@@ -95,8 +119,15 @@ impl Config {
             broker: settings.broker.clone(),
             queue: settings.queue.clone().unwrap_or_default(),
             dead_letter: settings.dead_letter.clone().unwrap_or_default(),
+            response_queue: settings.response_queue.clone(),
+            max_body_bytes: usize::try_from(settings.max_body_bytes).ok()?,
+            reply_max_bytes: usize::try_from(settings.reply_max_bytes).ok()?,
+            max_defer: settings.max_defer,
+            callback_port: false,
+            remember_completed: usize::try_from(settings.remember_completed).ok()?,
             worker,
             path: settings.path.parse().ok()?,
+            init_path: settings.init_path.as_ref().and_then(|path| path.parse().ok()),
             concurrency: settings.concurrency,
             timeout: settings.timeout,
             max_attempts: settings.max_attempts,
@@ -165,6 +196,11 @@ impl Config {
         self.concurrency + (self.concurrency - 1).min(32)
     }
 
+    /// The prefetch, which is less while bodies are so large that they would not fit into memory.
+    pub(crate) fn budget(&self) -> Budget {
+        Budget::new(BODIES, self.prefetch())
+    }
+
     /// Where requests go, with their constant parts.
     pub(crate) fn request_target(&self) -> Target {
         let host = if self.worker.host.contains(':') {
@@ -180,179 +216,6 @@ impl Config {
             timeout: self.timeout,
         }
     }
-}
-
-/// The flags that belong to the process and not to the worker.
-struct Process<'a> {
-    matches: &'a ArgMatches,
-    environment: &'a [(String, String)],
-    problems: &'a mut Vec<Problem>,
-}
-
-impl Process<'_> {
-    /// The name as the user wrote it, and the value.
-    fn given(&self, flag: &str, variable: &str) -> Option<(String, String)> {
-        let from_flag = self.matches.try_get_one::<String>(flag).ok().flatten();
-        from_flag
-            .map(|value| (format!("--{flag}"), value.clone()))
-            .or_else(|| {
-                cli::variable(self.environment, variable).map(|value| (variable.to_owned(), value.to_owned()))
-            })
-    }
-
-    /// Messages come from a queue, or are not wanted; which of the two must be said, and no more than that.
-    fn check_intake(&mut self) {
-        let queue = self.given(settings::QUEUE.name, &settings::QUEUE.env());
-        match (queue, self.report_only()) {
-            (Some(_), None) | (None, Some(_)) => {}
-            (Some((name, queue)), Some(switch)) => {
-                let accepted = format!("either {name} or {switch}");
-                self.problems.push(Problem::wrong(
-                    name,
-                    &queue,
-                    "is of no use to a sidecar that only reports",
-                    &accepted,
-                ));
-            }
-            (None, None) => self.problems.push(Problem::missing(
-                "--queue",
-                "the name of the queue that messages come from",
-            )),
-        }
-    }
-
-    /// The switch as the user wrote it, when it is on.
-    fn report_only(&mut self) -> Option<String> {
-        if self.matches.get_flag("report-only") {
-            return Some("--report-only".to_owned());
-        }
-        match cli::variable(self.environment, REPORT_ONLY_ENV)? {
-            "true" => Some(REPORT_ONLY_ENV.to_owned()),
-            "false" => None,
-            other => {
-                self.problems.push(Problem::wrong(
-                    REPORT_ONLY_ENV,
-                    other,
-                    "is neither yes nor no",
-                    "true or false",
-                ));
-                None
-            }
-        }
-    }
-
-    /// The pod that this is, as `namespace/name`.
-    fn pod(&mut self) -> Option<String> {
-        let namespace = cli::variable(self.environment, POD_NAMESPACE_ENV);
-        let name = cli::variable(self.environment, POD_NAME_ENV);
-        let missing = match (namespace, name) {
-            (Some(namespace), Some(name)) => return Some(format!("{namespace}/{name}")),
-            (None, None) => return None,
-            (Some(_), None) => (POD_NAME_ENV, "the pod's name, for its namespace is given"),
-            (None, Some(_)) => (POD_NAMESPACE_ENV, "the pod's namespace, for its name is given"),
-        };
-        self.problems.push(Problem::missing(missing.0, missing.1));
-        None
-    }
-
-    /// What permissions from the network are checked with.
-    fn remote(&mut self, pod: Option<&str>) -> Option<Remote> {
-        let key = cli::variable(self.environment, DRAIN_KEY_ENV)?;
-        let verifier = token::Verifier::read(key);
-        if verifier.is_err() {
-            let why = "is no public key to check permissions with";
-            let accepted = "the 32 bytes of an Ed25519 key in base64url without padding";
-            self.problems
-                .push(Problem::wrong(DRAIN_KEY_ENV, key, why, accepted));
-        }
-        // Half of a pod's name was found missing already.
-        let is_named = |variable| cli::variable(self.environment, variable).is_some();
-        if !is_named(POD_NAME_ENV) && !is_named(POD_NAMESPACE_ENV) {
-            let accepted = format!(
-                "the pod's name, and its namespace to {POD_NAMESPACE_ENV}, for {DRAIN_KEY_ENV} is given"
-            );
-            self.problems.push(Problem::missing(POD_NAME_ENV, &accepted));
-        }
-        Some(Remote {
-            pod: pod?.to_owned(),
-            verifier: verifier.ok()?,
-        })
-    }
-
-    fn target(&mut self) -> Option<(Worker, Option<Uri>)> {
-        let (name, value) = self.given("target", TARGET_ENV)?;
-        let parsed = read_target(&value);
-        if parsed.is_none() {
-            let accepted = "an address such as http://127.0.0.1:8080 or http://127.0.0.1:8080/message";
-            self.problems.push(Problem::wrong(
-                name,
-                &value,
-                "is no HTTP address of a worker",
-                accepted,
-            ));
-        }
-        parsed
-    }
-
-    fn admin(&mut self) -> Option<SocketAddr> {
-        let (name, value) = self
-            .given("admin", ADMIN_ENV)
-            .unwrap_or_else(|| ("--admin".to_owned(), DEFAULT_ADMIN.to_owned()));
-        if value == "off" {
-            return None;
-        }
-        let parsed = value.parse().ok();
-        if parsed.is_none() {
-            let accepted = "an address and a port such as 127.0.0.1:9464 (port 0 chooses one), or off";
-            self.problems.push(Problem::wrong(
-                name,
-                &value,
-                "is no address to listen on",
-                accepted,
-            ));
-        }
-        parsed
-    }
-
-    fn grace(&mut self) -> Option<Duration> {
-        let (name, value) = self.given("grace", GRACE_ENV)?;
-        let parsed = contract::quantity::parse_duration(&value).ok();
-        if parsed.is_none() {
-            self.problems.push(Problem::wrong(
-                name,
-                &value,
-                "is no duration",
-                "a duration such as 30s or 1m30s",
-            ));
-        }
-        parsed
-    }
-}
-
-/// `http://host:port` with or without a path.
-fn read_target(text: &str) -> Option<(Worker, Option<Uri>)> {
-    let uri: Uri = text.parse().ok()?;
-    if uri.scheme_str() != Some("http") {
-        return None;
-    }
-    let authority = uri.authority()?;
-    if authority.as_str().contains('@') {
-        return None;
-    }
-    let host = authority
-        .host()
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .to_owned();
-    let worker = Worker {
-        host,
-        port: authority.port_u16().unwrap_or(80),
-    };
-    let path = uri
-        .path_and_query()
-        .filter(|path| path.as_str() != "/")
-        .map(|path| Uri::from(path.clone()));
-    Some((worker, path))
 }
 
 /// Which sidecar `sidecar drain` speaks to, and for how long it waits.
@@ -442,171 +305,4 @@ fn own(name: &'static str, value: &'static str, help: &'static str, variable: &'
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(args: &[&str], environment: &[(&str, &str)]) -> Result<Config, String> {
-        let matches = command()
-            .try_get_matches_from([&["sidecar"], args].concat())
-            .map_err(|error| error.to_string())?;
-        let environment: Vec<_> = environment
-            .iter()
-            .map(|(name, value)| ((*name).into(), (*value).into()))
-            .collect();
-        Config::read(&matches, &environment).map_err(|problems| problems.to_string())
-    }
-
-    #[test]
-    fn the_least_is_a_queue() {
-        let config = read(&["--queue", "orders"], &[]).unwrap();
-        assert_eq!(
-            (config.worker.host.as_str(), config.worker.port),
-            ("127.0.0.1", 8080)
-        );
-        assert_eq!(
-            (config.path.path(), config.dead_letter.as_str()),
-            ("/message", "orders.dead")
-        );
-        assert_eq!(config.grace, Duration::from_secs(65));
-        assert_eq!(
-            read(&[], &[]).unwrap_err(),
-            "--queue is missing: write the name of the queue that messages come from"
-        );
-    }
-
-    #[test]
-    fn a_target_stands_for_host_port_and_path() {
-        let config = read(&["--queue", "q", "--target", "http://127.0.0.1:9000"], &[]).unwrap();
-        assert_eq!((config.worker.port, config.path.path()), (9000, "/message"));
-        let config = read(
-            &["--queue", "q"],
-            &[("KUBEDAEMON_TARGET", "http://[::1]:9000/in?x=1")],
-        )
-        .unwrap();
-        assert_eq!(
-            (config.worker.host.as_str(), config.path.to_string()),
-            ("::1", "/in?x=1".to_owned())
-        );
-        assert_eq!(config.request_target().host, "[::1]:9000");
-    }
-
-    #[test]
-    fn wrong_process_flags_get_a_sentence_each() {
-        for (flag, value, expected) in [
-            (
-                "--target",
-                "https://a:1",
-                "--target is \"https://a:1\", which is no HTTP address of a worker",
-            ),
-            ("--target", "127.0.0.1:80", "--target is \"127.0.0.1:80\""),
-            ("--target", "http://u:p@h", "--target is \"http://u:p@h\""),
-            (
-                "--admin",
-                "9464",
-                "--admin is \"9464\", which is no address to listen on",
-            ),
-            ("--grace", "30", "--grace is \"30\", which is no duration"),
-        ] {
-            let said = read(&["--queue", "q", flag, value], &[]).unwrap_err();
-            assert!(said.contains(expected) && said.lines().count() == 1, "{said}");
-        }
-        let wrong = ["--admin", "x", "--timeout", "-1s"];
-        let said = read(&wrong, &[("KUBEDAEMON_GRACE", "y")]).unwrap_err();
-        assert_eq!(said.lines().count(), 4, "{said}");
-        let said = read(
-            &wrong,
-            &[("KUBEDAEMON_GRACE", "y"), ("KUBEDAEMON_QUEUE", "orders")],
-        )
-        .unwrap_err();
-        assert_eq!(said.lines().count(), 3, "{said}");
-    }
-
-    #[test]
-    fn without_a_queue_it_must_be_said_that_it_only_reports() {
-        assert!(
-            !read(&["--queue", "q"], &[(REPORT_ONLY_ENV, "false")])
-                .unwrap()
-                .report_only
-        );
-        for config in [
-            read(&["--report-only"], &[]),
-            read(&[], &[(REPORT_ONLY_ENV, "true")]),
-            read(
-                &["--report-only"],
-                &[(REPORT_ONLY_ENV, "false"), ("KUBEDAEMON_QUEUE", "")],
-            ),
-        ] {
-            let config = config.unwrap();
-            assert!(config.report_only && config.queue.is_empty(), "{config:?}");
-        }
-        for (args, environment, expected) in [
-            (
-                &["--report-only", "--queue", "orders"][..],
-                &[][..],
-                "--queue is \"orders\", which is of no use to a sidecar that only reports: write either --queue or \
-                 --report-only",
-            ),
-            (
-                &[],
-                &[(REPORT_ONLY_ENV, "true"), ("KUBEDAEMON_QUEUE", "orders")],
-                "KUBEDAEMON_QUEUE is \"orders\", which is of no use to a sidecar that only reports: write either \
-                 KUBEDAEMON_QUEUE or KUBEDAEMON_REPORT_ONLY",
-            ),
-            (
-                &["--queue", "orders"],
-                &[(REPORT_ONLY_ENV, "1")],
-                "KUBEDAEMON_REPORT_ONLY is \"1\", which is neither yes nor no: write true or false",
-            ),
-        ] {
-            assert_eq!(read(args, environment).unwrap_err(), expected);
-        }
-    }
-
-    #[test]
-    fn permissions_are_checked_when_key_and_pod_are_given() {
-        let key = token::Signer::generate().unwrap().public_key();
-        let (name, namespace) = ((POD_NAME_ENV, "worker-1"), (POD_NAMESPACE_ENV, "shop"));
-        let key = (DRAIN_KEY_ENV, key.as_str());
-        let queue = &["--queue", "orders"];
-        let config = read(queue, &[name, namespace, key]).unwrap();
-        assert_eq!(config.remote.unwrap().pod, "shop/worker-1");
-        assert_eq!(config.name, "kubedaemon sidecar shop/worker-1");
-        let without_key = read(queue, &[name, namespace, (DRAIN_KEY_ENV, "")]).unwrap();
-        assert_eq!(without_key.remote, None);
-        assert_eq!(read(queue, &[]).unwrap().name, "kubedaemon sidecar orders");
-        for (environment, expected) in [
-            (
-                &[key][..],
-                "KUBEDAEMON_POD_NAME is missing: write the pod's name, and its namespace to \
-                 KUBEDAEMON_POD_NAMESPACE, for KUBEDAEMON_DRAIN_KEY is given",
-            ),
-            (
-                &[key, name],
-                "KUBEDAEMON_POD_NAMESPACE is missing: write the pod's namespace, for its name is given",
-            ),
-            (
-                &[namespace],
-                "KUBEDAEMON_POD_NAME is missing: write the pod's name, for its namespace is given",
-            ),
-            (
-                &[(DRAIN_KEY_ENV, "secret"), name, namespace],
-                "KUBEDAEMON_DRAIN_KEY is \"secret\", which is no public key to check permissions with: write the 32 \
-                 bytes of an Ed25519 key in base64url without padding",
-            ),
-        ] {
-            assert_eq!(read(queue, environment).unwrap_err(), expected);
-        }
-    }
-
-    #[test]
-    fn prefetch_has_a_spare_only_with_concurrency() {
-        for (concurrency, prefetch) in [("1", 1), ("2", 3), ("10", 19), ("64", 96), ("1000", 1032)] {
-            assert_eq!(
-                read(&["--queue", "q", "--concurrency", concurrency], &[])
-                    .unwrap()
-                    .prefetch(),
-                prefetch
-            );
-        }
-    }
-}
+mod tests;

@@ -2,9 +2,11 @@
 
 mod client;
 mod gate;
+mod network;
 mod pool;
 
 pub use client::{Dispatcher, Worker};
+pub use network::{Network, Stream, Tcp};
 
 #[cfg(test)]
 mod tests;

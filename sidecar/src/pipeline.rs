@@ -2,35 +2,41 @@
 //!
 //! 1. **receive** (`broker/session.rs`): the broker hands over a delivery; it waits for a slot.
 //! 2. **build** (`domain/request.rs`): the message becomes a `POST`.
-//! 3. **dispatch** (`dispatch/client.rs`): the worker gets it; what happens on the wire is an outcome.
+//! 3. **dispatch** (`dispatch/client.rs`): the worker gets it; what happens on the wire is an outcome. A worker that
+//!    defers tells the outcome later (`callbacks.rs`).
 //! 4. **judge** (`domain/verdict.rs`): outcome and history become a verdict with a reason.
 //! 5. **plan** (`domain/settlement.rs`): the verdict becomes broker actions.
-//! 6. **settle** (`broker/copies.rs`, `broker/settler.rs`): a copy is confirmed first, then the original is
-//!    acknowledged; or it is given back.
+//! 6. **settle** (`broker/copies.rs`, `broker/replies.rs`, `broker/settler.rs`): what is published for it is confirmed
+//!    first, then the original is acknowledged; or it is given back.
 //!
 //! | verdict | broker action | counted as |
 //! |---|---|---|
-//! | accepted | `basic.ack` | `accepted` |
+//! | accepted | confirmed reply if somebody wants one, then `basic.ack` | `accepted` |
 //! | retry | confirmed copy to `<queue>.retry.<delay>`, then `basic.ack` | `retried` |
-//! | dead letter | confirmed copy to the dead-letter queue, then `basic.ack` | `dead_lettered` |
+//! | dead letter | confirmed copy to the dead-letter queue, word to a caller who waits, then `basic.ack` | `dead_lettered` |
 //! | released | `basic.nack` with requeue | `released` |
 //! | any, but the connection is gone | none: the broker delivers it again | `lost` |
 //!
 //! A delivery settles exactly once: the receipt is consumed by settling, and dropping it is counted.
 
-use crate::broker::{Copies, Original, Receipt};
+mod attempt;
+mod introduction;
+
+use crate::broker::{Copies, Original, Receipt, Stalls};
+use crate::callbacks::{Callback, Callbacks, Settled};
+use crate::completions::Completions;
 use crate::config::Config;
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Dispatcher, Network};
 use crate::domain::delivery::Message;
-use crate::domain::outcome::Outcome;
+use crate::domain::reply::Address;
 use crate::domain::request::{self, Target};
-use crate::domain::settlement::{self, Settlement};
-use crate::domain::verdict::{self, Circumstances, Verdict};
+use crate::domain::settlement::{self, Case, Settlement};
+use crate::domain::verdict::{self, Circumstances, Reason, Verdict};
 use crate::status::{Fate, Ledger, State};
 use crate::telemetry;
 use ops::shutdown::Shutdown;
-use std::sync::Arc;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -60,22 +66,40 @@ pub struct Pipeline {
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
     intake: watch::Sender<bool>,
+    stalls: Stalls,
     shutdown: Shutdown,
+    /// Set once it is known where they are served.
+    callbacks: OnceLock<Arc<Callbacks>>,
+    completions: Completions,
 }
 
 impl Pipeline {
     /// A pipeline that nothing runs through yet.
-    pub fn new(config: Config, ledger: Arc<Ledger>, shutdown: Shutdown) -> Self {
+    pub fn new(config: Config, network: Arc<dyn Network>, ledger: Arc<Ledger>, shutdown: Shutdown) -> Self {
         Self {
             target: config.request_target(),
-            dispatcher: Dispatcher::new(config.worker.clone(), config.timeout),
+            dispatcher: Dispatcher::over(network, config.worker.clone(), config.timeout),
             ledger,
             slots: Arc::new(Semaphore::new(usize::from(config.concurrency))),
             tasks: TaskTracker::new(),
             intake: watch::Sender::new(true),
+            stalls: Stalls::default(),
             shutdown,
+            callbacks: OnceLock::new(),
+            completions: Completions::new(config.remember_completed),
             config,
         }
+    }
+
+    /// Callbacks are served here; told once, before anything runs.
+    pub(crate) fn serve_callbacks_at(&self, address: Option<SocketAddr>) {
+        let callbacks = Callbacks::at(address, &self.config.worker.host);
+        let is_first = self.callbacks.set(Arc::new(callbacks)).is_ok();
+        debug_assert!(is_first, "said once");
+    }
+
+    pub(crate) fn callbacks(&self) -> Option<&Arc<Callbacks>> {
+        self.callbacks.get()
     }
 
     /// Sees a delivery through, on a task of its own.
@@ -107,24 +131,49 @@ impl Pipeline {
             .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
 
         let now = ops::clock::since_epoch();
-        let outcome = self.dispatch(&message, &message_id, now).await;
+        if self.completions.has(&message, now) {
+            let verdict = Verdict::Accepted(Reason::AlreadyCompleted);
+            telemetry::recalled(&verdict);
+            receipt.ack(Fate::from(&verdict));
+            return;
+        }
+        let reply_to = Address::of(&message, self.config.response_queue.as_deref());
+        let mut callback = self.callbacks.get().and_then(Callbacks::open);
+        let url = callback.as_ref().map(Callback::url);
+        let request = request::build(&message, &message_id, &self.target, url, now);
+        let reply = reply_to.as_ref().map(|_| self.config.reply_max_bytes);
+        let Some(outcome) = self
+            .dispatch(request, reply, callback.as_mut(), &receipt, now)
+            .await
+        else {
+            // Deferred, and its channel went away meanwhile: the broker has it again.
+            return;
+        };
         let verdict = verdict::judge(&outcome.ended, self.circumstances(&message, &slot));
         telemetry::judged(&outcome.ended, &verdict, message.history.attempt(), outcome.took);
-        let settlement = settlement::plan(&verdict, &outcome.ended, &message, &self.config.queue, now);
+        let settlement = settlement::plan(
+            &verdict,
+            Case {
+                message: &message,
+                message_id: &message_id,
+                queue: &self.config.queue,
+                reply_to: reply_to.as_ref(),
+                outcome: &outcome.ended,
+                now,
+            },
+        );
 
-        settle(&settlement, &verdict, receipt, &copies, &original, &message_id).await;
-    }
-
-    /// `now` is when the attempt begins: the worker, the journal and a copy's first-seen stamp tell the same time.
-    async fn dispatch(&self, message: &Message, message_id: &str, now: Duration) -> Dispatched {
-        let begun = Instant::now();
-        let request = request::build(message, message_id, &self.target, now);
-        let ended = self.dispatcher.post(request, now).await;
-        let took = begun.elapsed();
-        if matches!(ended, Outcome::Answered(_)) {
-            self.ledger.served(took);
+        let is_settled = settle(&settlement, &verdict, receipt, &copies, &original, &message_id).await;
+        if is_settled && matches!(verdict, Verdict::Accepted(_)) {
+            // The acknowledgement may still be lost with its connection.
+            self.completions.remember(&message, ops::clock::since_epoch());
         }
-        Dispatched { ended, took }
+        if let Some(callback) = callback.filter(|_| is_settled) {
+            callback.settled(Settled {
+                verdict: verdict.as_str(),
+                reason: verdict.reason().as_str(),
+            });
+        }
     }
 
     fn circumstances<'a>(&self, message: &'a Message, slot: &OwnedSemaphorePermit) -> Circumstances<'a> {
@@ -150,6 +199,15 @@ impl Pipeline {
             .acquire_many_owned(u32::from(wanted))
             .await
             .expect("invariant: nobody closes the semaphore")
+    }
+
+    /// Whether one more message could go to the worker now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.slots.available_permits() > 0
+    }
+
+    pub(crate) fn stalls(&self) -> &Stalls {
+        &self.stalls
     }
 
     /// What was configured.
@@ -189,6 +247,7 @@ impl Pipeline {
     /// Waits until intake is stopped. Cancel safe.
     pub(crate) async fn intake_stopped(&self) {
         tokio::select! {
+            biased;
             () = self.shutdown.draining() => {}
             () = ops::watching::until(&self.intake, |open| !open) => {}
         }
@@ -220,12 +279,8 @@ impl Pipeline {
     }
 }
 
-struct Dispatched {
-    ended: Outcome,
-    took: Duration,
-}
-
-/// One exit: each settlement consumes the receipt, with the fate that is to be counted once it is written.
+/// One exit: each settlement consumes the receipt, with the fate that is to be counted once it is written. `false` when
+/// the broker has the message again.
 async fn settle(
     settlement: &Settlement,
     verdict: &Verdict,
@@ -233,17 +288,30 @@ async fn settle(
     copies: &Copies,
     original: &Original,
     message_id: &str,
-) {
+) -> bool {
     let fate = Fate::from(verdict);
-    match settlement {
-        Settlement::Ack => receipt.ack(fate),
-        Settlement::Release => receipt.release(fate),
-        Settlement::CopyThenAck(copy) => match copies.publish(original, copy, message_id).await {
-            Ok(()) => receipt.ack(fate),
-            // Not confirmed: dropping the receipt counts it as lost, and the broker has it still.
-            Err(_not_confirmed) => drop(receipt),
-        },
+    let published = match settlement {
+        Settlement::Release => {
+            receipt.release(fate);
+            return true;
+        }
+        Settlement::Ack => Ok(()),
+        Settlement::ReplyThenAck(reply) => copies.reply(reply).await,
+        Settlement::CopyThenAck { copy, reply } => {
+            let copied = copies.publish(original, copy, message_id).await;
+            match (copied, reply) {
+                (Ok(()), Some(reply)) => copies.reply(reply).await,
+                (copied, _) => copied,
+            }
+        }
+    };
+    if published.is_ok() {
+        receipt.ack(fate);
+    } else {
+        // Not confirmed: dropping the receipt counts it as lost, and the broker has it still.
+        drop(receipt);
     }
+    published.is_ok()
 }
 
 /// Counts a delivery as in flight for as long as it lives.

@@ -7,6 +7,7 @@
 
 use crate::domain::lever::Refused;
 use crate::domain::outcome::Outcome;
+use crate::domain::reply;
 use crate::domain::verdict::Verdict;
 use crate::status::{Fate, State};
 use amqp::topology::Risk;
@@ -23,7 +24,13 @@ const RETRY_DELAY: &str = "sidecar_retry_delay_seconds";
 const CONNECTED: &str = "sidecar_broker_connected";
 const CONNECTION_LOSSES: &str = "sidecar_broker_connection_losses_total";
 const COPY_FAILURES: &str = "sidecar_copy_failures_total";
+const REPLIES: &str = "sidecar_replies_total";
+const STALLS: &str = "sidecar_stalls_total";
+const CONSUMER_ENDS: &str = "sidecar_consumer_ends_total";
+const HOLDING: &str = "sidecar_holding";
+const DEFERRALS: &str = "sidecar_deferrals_total";
 const LEVER_REFUSALS: &str = "sidecar_lever_refusals_total";
+const PREFETCH: &str = "sidecar_prefetch";
 
 /// Tells the recorder what every metric means.
 pub fn describe() {
@@ -60,15 +67,49 @@ pub fn describe() {
         Unit::Count,
         "Retry and dead-letter copies that the broker did not confirm; each is tried again."
     );
+    describe_counter!(REPLIES, Unit::Count, "Replies by what became of them.");
+    describe_counter!(
+        STALLS,
+        Unit::Count,
+        "Connections given up because messages waited and none was delivered."
+    );
+    describe_counter!(
+        CONSUMER_ENDS,
+        Unit::Count,
+        "Subscriptions that the broker ended while the connection lived, by cause."
+    );
+    describe_gauge!(
+        HOLDING,
+        Unit::Count,
+        "1 while something at the broker holds the sidecar up, by reason."
+    );
+    describe_counter!(
+        DEFERRALS,
+        Unit::Count,
+        "Deferred messages by how the wait for them ended."
+    );
     describe_counter!(
         LEVER_REFUSALS,
         Unit::Count,
         "Calls of /drain and /resume that were refused, by reason."
     );
+    describe_gauge!(
+        PREFETCH,
+        Unit::Count,
+        "Deliveries that the broker may hand over at once; less than usual while bodies are large."
+    );
+    // An alert can only watch what is there before it happens.
+    counter!(STALLS).increment(0);
+    for cause in ["cancelled", "channel_closed"] {
+        counter!(CONSUMER_ENDS, "cause" => cause).increment(0);
+    }
+    for reason in ["cannot_subscribe", "blocked", "single_active_consumer"] {
+        gauge!(HOLDING, "reason" => reason).increment(0);
+    }
 }
 
 /// The names of all metrics, for the reference page and its test.
-pub const METRICS: [&str; 10] = [
+pub const METRICS: [&str; 16] = [
     IN_FLIGHT,
     OUTCOMES,
     VERDICTS,
@@ -78,7 +119,13 @@ pub const METRICS: [&str; 10] = [
     CONNECTED,
     CONNECTION_LOSSES,
     COPY_FAILURES,
+    REPLIES,
+    STALLS,
+    CONSUMER_ENDS,
+    HOLDING,
+    DEFERRALS,
     LEVER_REFUSALS,
+    PREFETCH,
 ];
 
 /// A delivery goes to the worker.
@@ -104,6 +151,22 @@ pub fn judged(outcome: &Outcome, verdict: &Verdict, attempt: u32, took: Duration
         reason = verdict.reason().as_str(),
         attempt,
         duration_seconds = took.as_secs_f64(),
+        "delivery processed"
+    );
+}
+
+/// The broker may hand over so many deliveries at once from now on.
+pub fn subscribed(queue: &str, prefetch: u16) {
+    gauge!(PREFETCH).set(prefetch);
+    debug!(queue, prefetch, "subscribed");
+}
+
+/// A delivery was judged without its worker.
+pub fn recalled(verdict: &Verdict) {
+    counter!(VERDICTS, "verdict" => verdict.as_str(), "reason" => verdict.reason().as_str()).increment(1);
+    debug!(
+        verdict = verdict.as_str(),
+        reason = verdict.reason().as_str(),
         "delivery processed"
     );
 }
@@ -140,12 +203,52 @@ pub fn cannot_connect(broker: &str, cause: &str) {
 }
 
 /// The broker refuses the subscription; said when the cause changes.
-pub fn cannot_subscribe(queue: &str, cause: &str) {
+pub fn cannot_subscribe(queue: &str, cause: &str) -> Holding {
     warn!(queue, cause, "the queue cannot be consumed; trying until it can");
+    Holding::because("cannot_subscribe")
+}
+
+/// Something at the broker holds the sidecar up for as long as this lives.
+#[derive(Debug)]
+#[must_use = "it holds for as long as the value lives"]
+pub struct Holding(&'static str);
+
+impl Holding {
+    fn because(reason: &'static str) -> Self {
+        gauge!(HOLDING, "reason" => reason).increment(1);
+        Self(reason)
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        gauge!(HOLDING, "reason" => self.0).decrement(1);
+    }
+}
+
+/// The broker takes no publishes: copies wait.
+pub fn blocked() -> Holding {
+    Holding::because("blocked")
+}
+
+/// Messages wait in a queue that feeds one consumer at a time, and this one is not it.
+pub fn stands_by(queue: &str) -> Holding {
+    info!(
+        queue,
+        "messages wait for the active consumer of the queue, which is another one (x-single-active-consumer); this one takes over when that goes"
+    );
+    Holding::because("single_active_consumer")
+}
+
+/// Messages wait, there is room, and none comes; the generation is given up.
+pub fn stalled(queue: &str, ready: u32) {
+    counter!(STALLS).increment(1);
+    debug!(queue, ready, "deliveries are stalled");
 }
 
 /// Consuming ended without our doing while the connection lives.
-pub fn consumer_ended(queue: &str, cause: &str) {
+pub fn consumer_ended(queue: &str, kind: &'static str, cause: &str) {
+    counter!(CONSUMER_ENDS, "cause" => kind).increment(1);
     warn!(queue, cause, "the broker ended the consumer; subscribing again");
 }
 
@@ -154,6 +257,23 @@ pub fn worker_gone(queue: &str) {
     warn!(
         queue,
         "the worker's port does not answer; intake is paused until it does"
+    );
+}
+
+/// The worker is not ready for its first message; said when the reason changes.
+pub fn not_introduced(path: &str, cause: &str) {
+    warn!(
+        path,
+        cause,
+        "the worker is not ready at its init path; it gets no message, and is called again until it is"
+    );
+}
+
+/// The worker does not know the path at which it was to be introduced.
+pub fn introduction_unsupported(path: &str) {
+    warn!(
+        path,
+        "the worker does not know its init path; it gets messages all the same"
     );
 }
 
@@ -188,6 +308,73 @@ pub fn copy_failed(kind: &'static str) {
 /// Copies are confirmed again.
 pub fn copies_confirmed_again(queue: &str) {
     info!(queue, "copies are confirmed again");
+}
+
+/// The wait for a deferred message ended so.
+pub fn deferral_ended(end: &'static str) {
+    counter!(DEFERRALS, "end" => end).increment(1);
+}
+
+/// Callbacks have no port: a worker that defers has its messages dead-lettered.
+pub fn no_callbacks(cause: &str) {
+    warn!(
+        cause,
+        "the port for callbacks cannot be opened; messages cannot be deferred"
+    );
+}
+
+/// What became of a reply; the word is a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplyEnd {
+    /// The broker has it; one to a consumer without a queue was handed to the broker.
+    Confirmed,
+    /// Nobody has the caller's queue any more.
+    NoQueue,
+    /// The caller's queue took nothing for too long.
+    Refused,
+    /// The connection was lost before the confirm; the message comes again.
+    Lost,
+}
+
+impl ReplyEnd {
+    /// Every end, for tables and tests.
+    pub const ALL: [Self; 4] = [Self::Confirmed, Self::NoQueue, Self::Refused, Self::Lost];
+
+    /// The stable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::NoQueue => "no_queue",
+            Self::Refused => "refused",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// A reply met its end. Callers come and go at any rate: those who are gone are counted, and logged for those who look
+/// for it only.
+pub fn replied(kind: reply::Kind, end: ReplyEnd) {
+    counter!(REPLIES, "kind" => kind.as_str(), "result" => end.as_str()).increment(1);
+    if end != ReplyEnd::Confirmed {
+        debug!(
+            kind = kind.as_str(),
+            result = end.as_str(),
+            "a reply was not delivered"
+        );
+    }
+}
+
+/// A reply was not confirmed for the first time since one was.
+pub fn replies_failing(queue: &str, cause: &str) {
+    warn!(
+        queue,
+        cause, "a reply is not confirmed; its message stays unacknowledged and the reply is tried again"
+    );
+}
+
+/// Replies are confirmed again.
+pub fn replies_confirmed_again(queue: &str) {
+    info!(queue, "replies are confirmed again");
 }
 
 /// Somebody who may not do so asked to drain or to resume. Anybody can ask at any rate: it is counted, and logged for

@@ -92,11 +92,10 @@ fn value(setting: &'static str) -> BoxedStrategy<String> {
             Just("amqps://ann:p@$(X)$$/w@broker.example/team".to_owned()),
         ]
         .boxed(),
-        "vhost" | "queue" | "dead-letter" => "[a-z$(){}é ]{1,12}".boxed(),
-        "path" => "/[a-z$()]{0,10}".boxed(),
-        "port" | "max-attempts" | "concurrency" | "max-replicas" => {
-            (1..900_u32).prop_map(|n| n.to_string()).boxed()
-        }
+        "vhost" | "queue" | "dead-letter" | "response-queue" => "[a-z$(){}é ]{1,12}".boxed(),
+        "path" | "init-path" => "/[a-z$()]{0,10}".boxed(),
+        "port" | "max-attempts" | "concurrency" | "max-replicas" | "max-body-bytes" | "reply-max-bytes"
+        | "remember-completed" => (1..900_u32).prop_map(|n| n.to_string()).boxed(),
         "min-replicas" => "[01]".boxed(),
         "messages-per-replica" => "[1-9]".boxed(),
         "retry-backoff" => prop_oneof![Just("2s".to_owned()), Just("1s..10m".to_owned())].boxed(),

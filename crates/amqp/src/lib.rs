@@ -9,6 +9,6 @@ mod error;
 mod publisher;
 pub mod topology;
 
-pub use connection::{Connection, connect};
+pub use connection::{Connection, Frames, connect, connect_with};
 pub use error::Error;
 pub use publisher::{PublishError, Publisher};

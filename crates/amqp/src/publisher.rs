@@ -142,10 +142,35 @@ impl Publisher {
         properties: BasicProperties,
         body: &[u8],
     ) -> Result<(), PublishError> {
+        let publishing = self.publish_unbounded(exchange, routing_key, properties, body);
+        self.through_alarms(publishing).await
+    }
+
+    /// As [`publish_through_alarms`](Self::publish_through_alarms), to the name that the broker made of a direct
+    /// reply-to. It stands for a consumer and for no queue, so that with `mandatory` a broker returns the message though
+    /// the consumer has it: `Ok` means that the broker has taken it, and not that somebody is there
+    /// (<https://www.rabbitmq.com/docs/direct-reply-to#limitations>).
+    ///
+    /// # Errors
+    /// Those of [`publish`](Self::publish), but never [`PublishError::Unroutable`].
+    pub async fn publish_direct(
+        &self,
+        reply_to: &str,
+        properties: BasicProperties,
+        body: &[u8],
+    ) -> Result<(), PublishError> {
+        let publishing = self.publish_with(BasicPublishOptions::default(), "", reply_to, properties, body);
+        self.through_alarms(publishing).await
+    }
+
+    async fn through_alarms(
+        &self,
+        publishing: impl Future<Output = Result<(), PublishError>>,
+    ) -> Result<(), PublishError> {
         // Dropping either is fine: the one that ends first decides.
         tokio::select! {
             biased;
-            published = self.publish_unbounded(exchange, routing_key, properties, body) => published,
+            published = publishing => published,
             () = self.connection.unblocked_for(CONFIRM_TIMEOUT) => Err(PublishError::TimedOut),
         }
     }
@@ -161,6 +186,18 @@ impl Publisher {
             mandatory: true,
             immediate: false,
         };
+        self.publish_with(options, exchange, routing_key, properties, body)
+            .await
+    }
+
+    async fn publish_with(
+        &self,
+        options: BasicPublishOptions,
+        exchange: &str,
+        routing_key: &str,
+        properties: BasicProperties,
+        body: &[u8],
+    ) -> Result<(), PublishError> {
         let confirm = self
             .channel()
             .await?

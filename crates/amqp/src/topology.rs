@@ -25,6 +25,17 @@ pub struct Ensured {
     pub created: bool,
     /// Settings of a queue that existed already with which messages can be lost.
     pub risks: Vec<Risk>,
+    /// Whether it feeds one consumer at a time (`x-single-active-consumer`).
+    pub is_single_active: bool,
+}
+
+/// How full a queue is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    /// Messages that wait.
+    pub ready: u32,
+    /// Consumers.
+    pub consumers: u32,
 }
 
 /// Makes the queue of `plan` unless there is one of that name; looks at the one that is there.
@@ -36,15 +47,16 @@ pub struct Ensured {
 /// owns it exclusively, and whatever befalls the connection.
 pub async fn ensure_queue(connection: &Connection, plan: &QueuePlan) -> Result<Ensured, Error> {
     match passive_declare(&connection.create_channel().await?, plan.name()).await {
-        Ok(()) => {
-            let risks = if plan.is_worth_inspecting() {
+        Ok(_depth) => {
+            let observed = if plan.is_worth_inspecting() {
                 inspect_queue(connection, plan).await?
             } else {
-                Vec::new()
+                Observed::default()
             };
             Ok(Ensured {
                 created: false,
-                risks,
+                risks: observed.risks(&plan.arguments()),
+                is_single_active: observed.is_single_active(),
             })
         }
         // The refusal has closed that channel.
@@ -53,6 +65,7 @@ pub async fn ensure_queue(connection: &Connection, plan: &QueuePlan) -> Result<E
             Ok(Ensured {
                 created: true,
                 risks: Vec::new(),
+                is_single_active: false,
             })
         }
         Err(error) => Err(error),
@@ -70,20 +83,31 @@ pub async fn declare_queue(connection: &Connection, plan: &QueuePlan) -> Result<
     Ok(())
 }
 
-async fn passive_declare(channel: &Channel, name: &str) -> Result<(), Error> {
+/// How full a queue is now.
+///
+/// # Errors
+/// [`Error::NotFound`] when there is none, and whatever befalls the connection.
+pub async fn depth(connection: &Connection, name: &str) -> Result<Depth, Error> {
+    passive_declare(&connection.create_channel().await?, name).await
+}
+
+async fn passive_declare(channel: &Channel, name: &str) -> Result<Depth, Error> {
     let options = QueueDeclareOptions {
         passive: true,
         ..QueueDeclareOptions::default()
     };
-    channel
+    let declared = channel
         .queue_declare(name.into(), options, FieldTable::default())
         .await?;
     close(channel).await;
-    Ok(())
+    Ok(Depth {
+        ready: declared.message_count(),
+        consumers: declared.consumer_count(),
+    })
 }
 
 /// Learns how a queue was declared, one refusal at a time.
-async fn inspect_queue(connection: &Connection, plan: &QueuePlan) -> Result<Vec<Risk>, Error> {
+async fn inspect_queue(connection: &Connection, plan: &QueuePlan) -> Result<Observed, Error> {
     let mut observed = Observed::default();
     let ours = plan.arguments();
     // Every round learns one of a dozen arguments; a text that teaches nothing ends it.
@@ -103,7 +127,7 @@ async fn inspect_queue(connection: &Connection, plan: &QueuePlan) -> Result<Vec<
             break;
         }
     }
-    Ok(observed.risks(&ours))
+    Ok(observed)
 }
 
 async fn declare(channel: &Channel, name: &str, like: &Observed, arguments: FieldTable) -> Result<(), Error> {

@@ -176,12 +176,19 @@ async fn heard(mut socket: TcpStream) -> Vec<u8> {
 async fn an_attempt_that_is_given_up_leaves_nothing_behind() {
     let (listener, address) = silent().await;
     for _ in 0..10 {
-        let (socket, ()) = tokio::join!(async { listener.accept().await.unwrap().0 }, async {
+        let socket = {
             let connecting = connect(&address, "test");
+            tokio::pin!(connecting);
+            // Given up some time after it was accepted, however long that took.
+            let socket = tokio::select! {
+                accepted = listener.accept() => accepted.unwrap().0,
+                connected = &mut connecting => panic!("{connected:?}"),
+            };
             tokio::time::timeout(Duration::from_millis(50), connecting)
                 .await
                 .unwrap_err();
-        });
+            socket
+        };
         assert!(b"AMQP\0\0\x09\x01".starts_with(&heard(socket).await[..]));
     }
     until("lapin's threads have ended", PATIENCE, || async {

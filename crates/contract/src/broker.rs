@@ -246,6 +246,10 @@ fn vhost(path: &str) -> Result<String, Why> {
     let vhost = percent::decode(path).ok_or(
         "has a % in its virtual host that is not part of a percent-encoded character (write % as %25)",
     )?;
+    // As in the setting of its own: RabbitMQ drops line breaks from names.
+    if vhost.chars().any(char::is_control) {
+        return Err("has a control character in its virtual host");
+    }
     if vhost.len() > crate::names::MAX_NAME_BYTES {
         return Err("has a virtual host that is longer than 255 bytes");
     }

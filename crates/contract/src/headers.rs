@@ -6,6 +6,10 @@ pub const ATTEMPTS: &str = "x-kubedaemon-attempts";
 pub const FIRST_SEEN: &str = "x-kubedaemon-first-seen";
 /// Why a message was given up, on dead letters; a `snake_case` word. Causes of retries are in the journal.
 pub const REASON: &str = "x-kubedaemon-reason";
+/// On replies: `accepted` with the worker's answer, or `dead_letter` when there will be none.
+pub const VERDICT: &str = "x-kubedaemon-verdict";
+/// On replies: how many headers of the answer were left out because there were too many, or they were too long.
+pub const HEADERS_DROPPED: &str = "x-kubedaemon-headers-dropped";
 /// The HTTP status that the worker answered, when it answered.
 pub const STATUS: &str = "x-kubedaemon-status";
 /// The first bytes of the worker's answer.
@@ -73,6 +77,10 @@ pub mod http {
     pub const HEADERS_DROPPED: &str = "x-headers-dropped";
     /// What application headers of the message are prefixed with.
     pub const AMQP_PREFIX: &str = "x-amqp-";
+    /// Where the worker settles a message that it answered with 202 and [`DEFER`].
+    pub const CALLBACK_URL: &str = "x-callback-url";
+    /// On an answer with 202: for how many seconds the worker may work on and settle later.
+    pub const DEFER: &str = "x-defer";
     /// On an answer: the verdict, which then outweighs the status.
     pub const VERDICT: &str = "x-message-verdict";
 }

@@ -156,6 +156,7 @@ const WRONG: &[(&str, &str)] = &[
         "amqp://h/%ff",
         "has a % in its virtual host that is not part of a percent-encoded character (write % as %25)",
     ),
+    ("amqp://h/a%0ab", "has a control character in its virtual host"),
     (
         "amqp://h?verify=s3cret",
         r#""amqp://h?verify=***" has an option after its ? that is not heartbeat=SECONDS"#,

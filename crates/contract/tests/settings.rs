@@ -53,6 +53,12 @@ fn every_default_is_as_documented() {
             max: Duration::from_mins(5)
         }
     );
+    assert_eq!(
+        (settings.response_queue, settings.reply_max_bytes),
+        (None, 1024 * 1024)
+    );
+    assert_eq!(settings.max_defer, Duration::from_mins(25));
+    assert_eq!(settings.remember_completed, 10_000);
     assert_eq!((settings.min_replicas, settings.max_replicas), (0, 10));
     assert_eq!(settings.messages_per_replica, 10);
     assert_eq!(settings.cool_down, Duration::from_mins(1));
@@ -82,10 +88,16 @@ fn values_are_read() {
         ("queue", "orders"),
         ("port", "3000"),
         ("path", "/in?x=1"),
+        ("init-path", "/init"),
         ("concurrency", "1000"),
         ("timeout", "1m30s"),
         ("max-attempts", "1"),
         ("retry-backoff", "200ms..2s"),
+        ("response-queue", "results"),
+        ("max-body-bytes", "536870912"),
+        ("reply-max-bytes", "16777216"),
+        ("max-defer", "24h"),
+        ("remember-completed", "0"),
         ("min-replicas", "2"),
         ("max-replicas", "2"),
         ("messages-per-replica", "100000"),
@@ -103,13 +115,19 @@ fn values_are_read() {
         ("concurrency", "1000"),
         ("cool-down", "0s"),
         ("dead-letter", "orders.dead"),
+        ("init-path", "/init"),
         ("max-attempts", "1"),
+        ("max-defer", "24h"),
         ("max-replicas", "2"),
         ("messages-per-replica", "100000"),
         ("min-replicas", "2"),
         ("path", "/in?x=1"),
         ("port", "3000"),
         ("queue", "orders"),
+        ("remember-completed", "0"),
+        ("max-body-bytes", "536870912"),
+        ("reply-max-bytes", "16777216"),
+        ("response-queue", "results"),
         ("retry-backoff", "200ms..2s"),
         ("timeout", "1m30s"),
         ("vhost", "team"),
@@ -124,6 +142,8 @@ fn values_are_read() {
 fn what_is_effective_can_be_written_again() {
     let before = settings(&[
         ("queue", "orders"),
+        ("response-queue", "results"),
+        ("init-path", "/init"),
         ("retry-backoff", "10m"),
         ("broker", "amqp://broker/team"),
     ]);
@@ -188,6 +208,7 @@ const WRONG: &[(&str, &str, &str)] = &[
         "has a # in it, and what follows a # is never sent",
     ),
     ("path", "/é", "has a character in it that must be percent-encoded"),
+    ("init-path", "init", "does not begin with /"),
     ("concurrency", "0", "is less than 1"),
     ("concurrency", "1001", "is more than 1000"),
     ("concurrency", "-1", "is negative"),
@@ -226,6 +247,20 @@ const WRONG: &[(&str, &str, &str)] = &[
         "amq.dead",
         "begins with amq., which is reserved for the broker",
     ),
+    (
+        "response-queue",
+        "amq.rabbitmq.reply-to",
+        "begins with amq., which is reserved for the broker",
+    ),
+    ("max-body-bytes", "0", "is less than 1"),
+    ("max-body-bytes", "536870913", "is more than 536870912"),
+    ("reply-max-bytes", "0", "is less than 1"),
+    ("reply-max-bytes", "1MiB", "is not a whole number"),
+    ("reply-max-bytes", "16777217", "is more than 16777216"),
+    ("max-defer", "500ms", "is shorter than 1s"),
+    ("max-defer", "25", "has no unit"),
+    ("remember-completed", "100001", "is more than 100000"),
+    ("remember-completed", "false", "is not a whole number"),
     ("min-replicas", "-1", "is negative"),
     ("min-replicas", "10001", "is more than 10000"),
     ("max-replicas", "0", "is less than 1"),
@@ -315,6 +350,14 @@ fn rules_between_settings() {
         problems(Naming::Flag, &[("queue", "orders"), ("dead-letter", "orders")]),
         ["--dead-letter is \"orders\", which is the same as --queue: write the name of another queue"]
     );
+    for (response, same) in [("orders", "--queue"), ("orders.dead", "--dead-letter")] {
+        assert_eq!(
+            problems(Naming::Flag, &[("queue", "orders"), ("response-queue", response)]),
+            [format!(
+                "--response-queue is \"{response}\", which is the same as {same}: write the name of another queue"
+            )]
+        );
+    }
     // Nothing is concluded from a value that could not be read.
     assert_eq!(
         problems(Naming::Flag, &[("min-replicas", "11"), ("max-replicas", "many")]).len(),

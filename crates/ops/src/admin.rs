@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,12 +19,14 @@ use tokio_util::task::TaskTracker;
 
 /// A client that has not sent its request head by then is cut off, so that idle sockets cannot pile up.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A body that is not there by then has broken off.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a stop leaves to answers that are being written.
 const CLOSING_TIME: Duration = Duration::from_millis(500);
 /// The longest that nothing is accepted when the system has no socket to give.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A request to the admin port. Bodies are ignored: nothing here takes one.
+/// A request to the admin port.
 #[derive(Debug, Clone)]
 pub struct AdminRequest {
     /// The HTTP method.
@@ -39,6 +41,11 @@ pub struct AdminRequest {
     pub is_from_page: bool,
     /// The token of `Authorization: Bearer …`.
     pub bearer: Option<String>,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The body of a POST, where bodies are read ([`Bound::with_bodies`]); empty where they are not. `None` when it is
+    /// longer than is read, or broke off.
+    pub body: Option<Bytes>,
     /// Who asks. State-changing endpoints may be for loopback only.
     pub peer: SocketAddr,
 }
@@ -92,6 +99,7 @@ impl AdminResponse {
 #[derive(Debug)]
 pub struct Bound {
     listener: TcpListener,
+    body_bytes: usize,
 }
 
 /// Binds the admin port; port 0 chooses a free one.
@@ -105,7 +113,10 @@ pub async fn bind(address: SocketAddr) -> io::Result<Bound> {
             format!("admin address {address} cannot be bound: {error}"),
         )
     })?;
-    Ok(Bound { listener })
+    Ok(Bound {
+        listener,
+        body_bytes: 0,
+    })
 }
 
 impl Bound {
@@ -115,6 +126,16 @@ impl Bound {
     /// When the operating system does not tell.
     pub fn addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// Reads bodies of POSTs from this machine, up to so many bytes each. Those from the network stay unread: anybody
+    /// could fill the memory with them.
+    #[must_use]
+    pub fn with_bodies(self, most: usize) -> Self {
+        Self {
+            body_bytes: most,
+            ..self
+        }
     }
 
     /// Answers until `stop`, then closes within half a second.
@@ -136,8 +157,13 @@ impl Bound {
                 continue;
             };
             let (handler, stop) = (handler.clone(), stop.clone());
+            let body_bytes = if peer.ip().to_canonical().is_loopback() {
+                self.body_bytes
+            } else {
+                0
+            };
             connections.spawn(async move {
-                let service = service_fn(move |request| answer(handler.clone(), request, peer));
+                let service = service_fn(move |request| answer(handler.clone(), request, body_bytes, peer));
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
                     .header_read_timeout(HEAD_TIMEOUT)
@@ -159,23 +185,28 @@ impl Bound {
 async fn answer<F, A>(
     handler: F,
     request: http::Request<Incoming>,
+    body_bytes: usize,
     peer: SocketAddr,
 ) -> Result<Response<Full<Bytes>>, Infallible>
 where
     F: Fn(AdminRequest) -> A,
     A: Future<Output = AdminResponse>,
 {
-    let is_head = request.method() == Method::HEAD;
+    let (request, body) = request.into_parts();
+    let is_head = request.method == Method::HEAD;
+    let body = if body_bytes > 0 && request.method == Method::POST {
+        read(body, body_bytes).await
+    } else {
+        Some(Bytes::new())
+    };
     let answer = handler(AdminRequest {
-        method: if is_head {
-            Method::GET
-        } else {
-            request.method().clone()
-        },
-        path: request.uri().path().to_owned(),
-        query: request.uri().query().unwrap_or_default().to_owned(),
-        is_from_page: request.headers().contains_key(header::ORIGIN),
-        bearer: bearer(request.headers()),
+        method: if is_head { Method::GET } else { request.method },
+        path: request.uri.path().to_owned(),
+        query: request.uri.query().unwrap_or_default().to_owned(),
+        is_from_page: request.headers.contains_key(header::ORIGIN),
+        bearer: bearer(&request.headers),
+        headers: request.headers,
+        body,
         peer,
     })
     .await;
@@ -192,6 +223,13 @@ where
             .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     Ok(response)
+}
+
+/// A whole body of at most `most` bytes.
+async fn read(body: Incoming, most: usize) -> Option<Bytes> {
+    let reading = Limited::new(body, most).collect();
+    let collected = tokio::time::timeout(BODY_TIMEOUT, reading).await;
+    Some(collected.ok()?.ok()?.to_bytes())
 }
 
 /// The token of `Authorization: Bearer <token>`; the scheme may be written in any case (RFC 9110, section 11.1).

@@ -121,13 +121,18 @@ impl Amqp {
 
     /// Takes every ready message out of `queue`, oldest first.
     pub async fn get_all(&self, queue: &str) -> Vec<Message> {
-        let channel = self.channel().await;
         let mut messages = Vec::new();
+        self.take_all(queue, |message| messages.push(message)).await;
+        messages
+    }
+
+    /// As [`get_all`](Self::get_all), one message at a time, for queues that are large.
+    pub async fn take_all(&self, queue: &str, mut take: impl FnMut(Message)) {
+        let channel = self.channel().await;
         while let Some(message) = get(&channel, queue).await {
-            messages.push(message);
+            take(message);
         }
         close(&channel).await;
-        messages
     }
 
     /// `(ready messages, consumers)` of `queue`, or `None` when there is no such queue.

@@ -8,13 +8,16 @@
 //! | a RabbitMQ that pods of a cluster reach | [`Broker::start_on`] with [`machine_ip`] |
 //! | to publish, to look at queues | [`Amqp`], usually from [`Broker::amqp`] |
 //! | a worker with scripted answers that records every request | [`worker::Worker`] |
+//! | a worker that answers bytes, or breaks the connection at any of them | [`raw::RawWorker`] |
+//! | a bad network before a broker | [`toxic::Toxic`] |
 //! | a program under test, its output and its signals | [`process::Process`] |
 //! | to wait until something is so | [`wait::until`] |
 //! | to call over HTTP | [`http`] |
 //! | to read what was logged | [`logs::capture`] |
+//! | to have a line seen although the test passes | [`say`] |
 //!
-//! Everything listens on the loopback address only unless a test asks for more, on ports of its own, and nothing is left behind when the test
-//! process ends, however it ends.
+//! Everything listens on the loopback address only unless a test asks for more, on ports of its own, and nothing is left
+//! behind when the test process ends, however it ends.
 //!
 //! Functions of this crate panic with a sentence where a test could only fail anyway; those that a test may want
 //! to fail return a `Result`.
@@ -24,9 +27,13 @@ mod broker;
 pub mod http;
 pub mod logs;
 pub mod process;
+pub mod raw;
+mod served;
+pub mod toxic;
 pub mod wait;
 pub mod worker;
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 pub use amqp::{Amqp, Message, table, text};
@@ -48,6 +55,13 @@ pub fn machine_ip() -> Option<Ipv4Addr> {
         IpAddr::V4(ip) if !ip.is_loopback() && !ip.is_unspecified() => Some(ip),
         _ => None,
     }
+}
+
+/// Says a line on standard error past the test harness, which keeps what the print macros write to itself: a seed, a
+/// figure, a reason to skip.
+pub fn say(line: &str) {
+    // Nobody reads it when standard error is gone, and that must not fail a test.
+    let _said = writeln!(std::io::stderr(), "{line}");
 }
 
 #[cfg(test)]

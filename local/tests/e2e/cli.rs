@@ -52,8 +52,8 @@ fn a_wrong_value_is_one_sentence_with_name_value_and_accepted_form() {
     for setting in SETTINGS.iter().filter(|setting| setting.name != "port") {
         let wrong = match setting.name {
             "broker" => "http://localhost",
-            "vhost" | "queue" | "dead-letter" => "",
-            "path" => "message",
+            "vhost" | "queue" | "dead-letter" | "response-queue" => "",
+            "path" | "init-path" => "message",
             _ => "many",
         };
         let flag = format!("{}={wrong}", setting.flag());

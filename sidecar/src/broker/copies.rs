@@ -1,10 +1,12 @@
 //! Retry and dead-letter copies: published, confirmed, and only then reported.
 
+use super::port::{Connection, Publisher};
 use super::properties::{Original, of_copy};
+use super::replies::Replies;
 use crate::domain::settlement::{Copy, Destination};
 use crate::telemetry;
-use amqp::topology::{QueuePlan, RETRY_QUEUE_SPARE, ensure_queue};
-use amqp::{Connection, PublishError, Publisher};
+use amqp::PublishError;
+use amqp::topology::{QueuePlan, RETRY_QUEUE_SPARE};
 use lapin::BasicProperties;
 use ops::backoff::Backoff;
 use std::collections::HashMap;
@@ -26,8 +28,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Publishes copies on one generation's publishing connection.
 #[derive(Debug)]
 pub struct Copies {
-    connection: Arc<Connection>,
-    publisher: Publisher,
+    connection: Arc<dyn Connection>,
+    publisher: Box<dyn Publisher>,
+    pub(super) replies: Replies,
     queue: String,
     dead_letter: String,
     declared: Mutex<HashMap<Duration, Instant>>,
@@ -40,12 +43,16 @@ pub struct NotConfirmed;
 
 impl Copies {
     pub(super) async fn open(
-        connection: Arc<Connection>,
+        connection: Arc<dyn Connection>,
         queue: &str,
         dead_letter: &str,
     ) -> Result<Self, amqp::Error> {
-        let publisher = Publisher::open(Arc::clone(&connection)).await?;
+        let (publisher, replies) = tokio::try_join!(
+            Arc::clone(&connection).publisher(),
+            Replies::open(Arc::clone(&connection), queue)
+        )?;
         Ok(Self {
+            replies,
             connection,
             publisher,
             queue: queue.to_owned(),
@@ -97,6 +104,7 @@ impl Copies {
             published = &mut publishing => return published,
             reason = self.connection.until_blocked() => reason,
         };
+        let _holding = telemetry::blocked();
         self.say_failing(&format!("the broker takes no publishes: {reason}"));
         publishing.await
     }
@@ -118,15 +126,14 @@ impl Copies {
             Destination::DeadLetter => self.dead_letter.clone(),
             Destination::Retry(delay) => self.retry_queue(delay).await?,
         };
-        let published = self
-            .publisher
-            .publish_through_alarms("", &name, properties, body)
-            .await;
+        let published = self.publisher.publish(&name, properties, body).await;
         if let Err(PublishError::Unroutable { .. }) = published {
             // Somebody deleted the queue; the next try finds it again.
             match to {
                 Destination::DeadLetter => {
-                    ensure_queue(&self.connection, &QueuePlan::dead_letter(name)).await?;
+                    self.connection
+                        .ensure_queue(&QueuePlan::dead_letter(name))
+                        .await?;
                 }
                 Destination::Retry(delay) => {
                     self.declared.lock().await.remove(&delay);
@@ -144,7 +151,7 @@ impl Copies {
             .get(&delay)
             .is_some_and(|at| at.elapsed() < DECLARE_AGAIN_AFTER);
         if !is_fresh {
-            amqp::topology::declare_queue(&self.connection, &plan).await?;
+            self.connection.declare_queue(&plan).await?;
             declared.insert(delay, Instant::now());
         }
         Ok(plan.name().to_owned())

@@ -3,19 +3,22 @@
 //! Nothing outlives it: a delivery of generation N is settled on N or not at all (ADR 0002).
 
 use super::copies::Copies;
+use super::port::{Broker, Connection};
 use crate::config::Config;
 use crate::telemetry;
-use amqp::topology::{QueuePlan, Risk, ensure_queue};
-use amqp::{Connection, Error};
+use amqp::Error;
+use amqp::topology::{Depth, QueuePlan, Risk};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 /// The open connections of one generation.
 #[derive(Debug)]
 pub(super) struct Generation {
-    pub(super) consuming: Arc<Connection>,
+    pub(super) consuming: Arc<dyn Connection>,
     pub(super) copies: Arc<Copies>,
-    publishing: Arc<Connection>,
+    publishing: Arc<dyn Connection>,
+    is_single_active: AtomicBool,
 }
 
 /// The risks that were last found at each queue: they are said when they appear, not at every connection.
@@ -42,35 +45,44 @@ impl Generation {
     ///
     /// Two connections, because a broker with a memory or disk alarm stops reading from those that publish, and
     /// acknowledgements would wait with them (<https://www.rabbitmq.com/docs/alarms>).
-    pub(super) async fn open(config: &Config, known: &KnownRisks) -> Result<Self, Error> {
+    pub(super) async fn open(
+        broker: &dyn Broker,
+        config: &Config,
+        known: &KnownRisks,
+    ) -> Result<Self, Error> {
         let name = |role: &str| format!("{} {role}", config.name);
         let (consuming, publishing) = (name("consuming"), name("publishing"));
         let (consuming, publishing) = tokio::try_join!(
-            amqp::connect(&config.broker, &consuming),
-            amqp::connect(&config.broker, &publishing)
+            broker.connect(&config.broker, &consuming),
+            broker.connect(&config.broker, &publishing)
         )?;
-        let (consuming, publishing) = (Arc::new(consuming), Arc::new(publishing));
         let generation = Self {
             copies: Arc::new(
                 Copies::open(Arc::clone(&publishing), &config.queue, &config.dead_letter).await?,
             ),
             consuming,
             publishing,
+            is_single_active: AtomicBool::new(false),
         };
         generation.ensure_topology(config, known).await?;
         Ok(generation)
     }
 
-    /// The dead-letter queue first: what is in the queue may need it at once.
+    /// The dead-letter queue first: what is in the queue may need it at once. On the connection that never publishes,
+    /// which no alarm holds up.
     pub(super) async fn ensure_topology(&self, config: &Config, known: &KnownRisks) -> Result<(), Error> {
         let plans = [
             QueuePlan::dead_letter(&config.dead_letter),
             QueuePlan::worker(&config.queue, &config.dead_letter),
         ];
-        for plan in plans {
-            let ensured = ensure_queue(&self.publishing, &plan).await?;
+        let responses = config.response_queue.as_ref().map(QueuePlan::response);
+        for plan in plans.into_iter().chain(responses) {
+            let ensured = self.consuming.ensure_queue(&plan).await?;
             if ensured.created {
                 telemetry::queue_made(plan.name());
+            }
+            if plan.name() == config.queue {
+                self.is_single_active.store(ensured.is_single_active, Relaxed);
             }
             for risk in known.news(plan.name(), ensured.risks) {
                 telemetry::queue_at_risk(plan.name(), &risk);
@@ -79,14 +91,25 @@ impl Generation {
         Ok(())
     }
 
-    /// Whether the connection to consume can still be used.
+    /// Whether the queue feeds one consumer at a time, as far as can be known.
+    pub(super) fn is_single_active(&self) -> bool {
+        self.is_single_active.load(Relaxed)
+    }
+
+    /// What waits in a queue, and who consumes it.
+    pub(super) async fn depth(&self, queue: &str) -> Result<Depth, Error> {
+        self.publishing.depth(queue).await
+    }
+
+    /// Whether both connections can still be used.
     pub(super) fn is_open(&self) -> bool {
-        self.consuming.is_open()
+        self.consuming.is_open() && self.publishing.is_open()
     }
 
     /// Waits until one of the two is lost and says why. Cancel safe.
     pub(super) async fn lost(&self) -> String {
         tokio::select! {
+            biased;
             cause = self.consuming.lost() => cause,
             cause = self.publishing.lost() => cause,
         }

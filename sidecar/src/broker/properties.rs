@@ -1,9 +1,11 @@
 //! Between AMQP properties and the domain's message, in both directions.
 
 use crate::domain::delivery::{History, Message};
+use crate::domain::reply::Reply;
 use crate::domain::settlement::{Copy, Value};
 use bytes::Bytes;
 use contract::headers;
+use contract::names::MAX_NAME_BYTES;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -11,6 +13,8 @@ use std::time::Duration;
 
 /// `delivery-mode: persistent`.
 const PERSISTENT: u8 = 2;
+/// `delivery-mode: transient`.
+const TRANSIENT: u8 = 1;
 /// Our own headers, which the worker gets in another form.
 const OURS: &str = "x-kubedaemon-";
 /// Headers that the broker itself writes.
@@ -37,7 +41,7 @@ pub struct Original {
 }
 
 /// Takes a delivery apart: the tag, the message as the worker sees it, and the original for copies.
-pub(super) fn take_apart(delivery: Delivery) -> (u64, Message, Original) {
+pub fn take_apart(delivery: Delivery) -> (u64, Message, Original) {
     let Delivery {
         delivery_tag,
         exchange,
@@ -51,7 +55,11 @@ pub(super) fn take_apart(delivery: Delivery) -> (u64, Message, Original) {
     let none = FieldTable::default();
     let table = properties.headers().as_ref().unwrap_or(&none);
     let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
-    let ours = |name: &str| table.inner().get(name).map(as_text);
+    // What is set aside was a short string. Anything longer somebody else wrote, and no header of ours may be as long.
+    let ours = |name: &str| {
+        let text = table.inner().get(name).map(as_text);
+        text.filter(|text| text.len() <= MAX_NAME_BYTES)
+    };
     let message = Message {
         body: body.clone(),
         content_type: text(properties.content_type()),
@@ -74,15 +82,16 @@ pub(super) fn take_apart(delivery: Delivery) -> (u64, Message, Original) {
     (delivery_tag, message, Original { properties, body })
 }
 
+/// The publisher's headers, the same and in the same order at every attempt, whether or not `CC` was set aside.
 fn application_headers(table: &FieldTable) -> Vec<(String, String)> {
-    table
+    let cc = table.inner().get(CC).or_else(|| table.inner().get(headers::CC));
+    let others = table.into_iter().filter(|(name, _)| {
+        let name = name.as_str();
+        name != CC && !name.starts_with(OURS) && !BROKERS.contains(&name)
+    });
+    cc.map(|value| (CC.to_owned(), as_text(value)))
         .into_iter()
-        .filter_map(|(name, value)| match name.as_str() {
-            // The worker sees the same at every attempt.
-            headers::CC => Some((CC.to_owned(), as_text(value))),
-            name if name.starts_with(OURS) || BROKERS.contains(&name) => None,
-            name => Some((name.to_owned(), as_text(value))),
-        })
+        .chain(others.map(|(name, value)| (name.to_string(), as_text(value))))
         .collect()
 }
 
@@ -108,7 +117,7 @@ fn history(table: &FieldTable) -> History {
 }
 
 /// The properties of a copy: everything of the original but what the broker would act on again.
-pub(super) fn of_copy(original: &Original, copy: &Copy, message_id: &str) -> BasicProperties {
+pub fn of_copy(original: &Original, copy: &Copy, message_id: &str) -> BasicProperties {
     let old = &original.properties;
     let mut table = old.headers().clone().unwrap_or_default();
     set_aside(&mut table, old);
@@ -130,6 +139,33 @@ pub(super) fn of_copy(original: &Original, copy: &Copy, message_id: &str) -> Bas
         kind => with_type, app_id => with_app_id, cluster_id => with_cluster_id
     );
     new
+}
+
+/// The properties of a reply. One that stands for a consumer is gone with it: nothing is to be written to disk.
+pub(super) fn of_reply(reply: &Reply) -> BasicProperties {
+    let mut table = FieldTable::default();
+    for (name, text) in &reply.headers {
+        table.insert(name.as_str().into(), long_text(text));
+    }
+    for (name, value) in &reply.set {
+        table.insert((*name).into(), to_amqp(value));
+    }
+    let mut properties = BasicProperties::default()
+        .with_delivery_mode(if reply.to.is_direct() {
+            TRANSIENT
+        } else {
+            PERSISTENT
+        })
+        .with_correlation_id(reply.correlation_id.as_str().into())
+        .with_message_id(reply.message_id.as_str().into())
+        .with_headers(table);
+    if let Some(content_type) = &reply.content_type {
+        properties = properties.with_content_type(content_type.as_str().into());
+    }
+    if let Some(content_encoding) = &reply.content_encoding {
+        properties = properties.with_content_encoding(content_encoding.as_str().into());
+    }
+    properties
 }
 
 /// Moves what the broker would act on to headers of ours: `expiration` would cut the delay short, a `user-id` that is

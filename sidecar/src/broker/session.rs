@@ -1,14 +1,14 @@
 //! One subscription on one channel: from `basic.consume` to the last delivery handed out or given back.
 
 use super::generation::Generation;
+use super::port::{Channel, Consumer};
 use super::properties::take_apart;
 use super::settler::Settler;
-use crate::config::Config;
+use super::stall::until_stalled;
+use crate::domain::budget::Budget;
 use crate::pipeline::{Delivery, Pipeline};
+use crate::telemetry;
 use futures_util::StreamExt;
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::FieldTable;
-use lapin::{Channel, Consumer};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,15 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 /// for too long (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
 const CANCELLED: &str = "the consumer was cancelled (was the queue deleted, or a message held for longer than the \
                          broker's consumer timeout?)";
+
+/// A bounded word for labels.
+pub(super) fn kind_of_end(cause: &str) -> &'static str {
+    if cause == CANCELLED {
+        "cancelled"
+    } else {
+        "channel_closed"
+    }
+}
 
 /// Why a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,29 +44,27 @@ pub(super) enum End {
 
 /// A subscription that nothing was taken from yet.
 pub(super) struct Session {
-    channel: Channel,
+    channel: Arc<dyn Channel>,
     consumer: Consumer,
     settler: Settler,
+    prefetch: u16,
+    /// With another prefetch; it takes over when everything of this one is handed out.
+    next: Option<Box<Session>>,
 }
 
 /// A channel on which everything is said but `basic.consume`.
 pub(super) struct Prepared {
-    channel: Channel,
+    channel: Arc<dyn Channel>,
+    prefetch: u16,
 }
 
 /// Opens a channel and sets its prefetch.
 ///
 /// # Errors
 /// When the broker refuses.
-pub(super) async fn prepare(config: &Config, generation: &Generation) -> Result<Prepared, amqp::Error> {
-    let channel = generation.consuming.create_channel().await?;
-    // Per consumer, not per channel: RabbitMQ 4.3 refuses the global form. The spare beyond concurrency covers
-    // acknowledgements that wait to be written together.
-    channel
-        .basic_qos(config.prefetch(), BasicQosOptions { global: false })
-        .await
-        .map_err(amqp::Error::from)?;
-    Ok(Prepared { channel })
+pub(super) async fn prepare(generation: &Generation, prefetch: u16) -> Result<Prepared, amqp::Error> {
+    let channel = generation.consuming.channel(prefetch).await?;
+    Ok(Prepared { channel, prefetch })
 }
 
 impl Prepared {
@@ -67,19 +74,10 @@ impl Prepared {
     /// When the broker refuses.
     pub(super) async fn subscribe(self, pipeline: &Pipeline) -> Result<Session, amqp::Error> {
         let (config, channel) = (pipeline.config(), self.channel);
-        let consumer = channel
-            .basic_consume(
-                config.queue.as_str().into(),
-                // The broker makes up a name.
-                "".into(),
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            )
-            .await
-            .map_err(amqp::Error::from)?;
+        let consumer = channel.consume(&config.queue).await?;
         let settler = Settler::start(
-            channel.clone(),
-            config.prefetch(),
+            Arc::clone(&channel),
+            self.prefetch,
             Arc::clone(pipeline.ledger()),
             pipeline.tasks(),
         );
@@ -87,6 +85,8 @@ impl Prepared {
             channel,
             consumer,
             settler,
+            prefetch: self.prefetch,
+            next: None,
         })
     }
 }
@@ -94,84 +94,121 @@ impl Prepared {
 impl Session {
     /// Consumes until something ends it. Deliveries in flight go on and settle on the same channel, which closes when
     /// the last of them has.
-    pub(super) async fn run(mut self, pipeline: &Arc<Pipeline>, generation: &Generation) -> End {
-        let end = hand_out(pipeline, generation, &mut self.consumer, &self.settler).await;
-        if matches!(end, End::IntakeStopped | End::WorkerDown) {
-            give_back(&self.channel, &mut self.consumer, &self.settler).await;
-        }
-        end
-    }
-}
-
-async fn hand_out(
-    pipeline: &Arc<Pipeline>,
-    generation: &Generation,
-    consumer: &mut Consumer,
-    settler: &Settler,
-) -> End {
-    let interrupted = async {
-        tokio::select! {
-            biased;
-            () = pipeline.intake_stopped() => End::IntakeStopped,
-            cause = generation.lost() => End::ConnectionLost(cause),
-            () = pipeline.dispatcher().until_down() => End::WorkerDown,
-        }
-    };
-    tokio::pin!(interrupted);
-    loop {
-        // Both branches are cancel safe: a delivery that is not taken stays in the stream.
-        let next = tokio::select! {
-            biased;
-            end = &mut interrupted => return end,
-            next = consumer.next() => next,
-        };
-        let delivery = match next {
-            Some(Ok(delivery)) => delivery,
-            Some(Err(error)) => return End::ConsumerEnded(amqp::Error::from(error).to_string()),
-            // A cancel by the broker comes without an error, and so does the end of a connection.
-            None if generation.consuming.is_open() => {
-                return End::ConsumerEnded(CANCELLED.to_owned());
+    pub(super) async fn run(
+        mut self,
+        pipeline: &Arc<Pipeline>,
+        generation: &Generation,
+        budget: &mut Budget,
+    ) -> End {
+        loop {
+            telemetry::subscribed(&pipeline.config().queue, self.prefetch);
+            let end = self.hand_out(pipeline, generation, budget).await;
+            match (end, self.next.take()) {
+                (None, Some(next)) => self = *next,
+                (None, None) => return End::ConsumerEnded(CANCELLED.to_owned()),
+                (Some(end), next) => {
+                    if matches!(end, End::IntakeStopped | End::WorkerDown) {
+                        self.give_back().await;
+                        if let Some(next) = next {
+                            next.give_back().await;
+                        }
+                    }
+                    return end;
+                }
             }
-            None => return End::ConnectionLost(generation.lost().await),
+        }
+    }
+
+    /// `None` when everything of this consumer is handed out, and the next one takes over.
+    async fn hand_out(
+        &mut self,
+        pipeline: &Arc<Pipeline>,
+        generation: &Generation,
+        budget: &mut Budget,
+    ) -> Option<End> {
+        let interrupted = async {
+            tokio::select! {
+                biased;
+                () = pipeline.intake_stopped() => End::IntakeStopped,
+                cause = generation.lost() => End::ConnectionLost(cause),
+                () = pipeline.dispatcher().until_down() => End::WorkerDown,
+            }
         };
-        let (tag, message, original) = take_apart(delivery);
-        let receipt = settler.receipt(tag);
-        // Cancel safe: a wait for slots that is given up leaves them to others.
-        let slot = tokio::select! {
-            biased;
-            end = &mut interrupted => {
+        tokio::pin!(interrupted);
+        loop {
+            // All branches are cancel safe: a delivery that is not taken stays in the stream.
+            let next = tokio::select! {
+                biased;
+                end = &mut interrupted => return Some(end),
+                next = self.consumer.deliveries.next() => next,
+                cause = until_stalled(pipeline, generation, &self.settler) => return Some(End::ConnectionLost(cause)),
+            };
+            let delivery = match next {
+                Some(Ok(delivery)) => delivery,
+                Some(Err(error)) => return Some(End::ConsumerEnded(error.to_string())),
+                // A cancel by the broker comes without an error, and so does the end of a connection.
+                None if !generation.consuming.is_open() => {
+                    return Some(End::ConnectionLost(generation.lost().await));
+                }
+                None => return None,
+            };
+            pipeline.stalls().delivered();
+            let (tag, message, original) = take_apart(delivery);
+            let is_due = budget.has_changed(message.body.len());
+            let receipt = self.settler.receipt(tag);
+            // Cancel safe: a wait for slots that is given up leaves them to others.
+            let slot = tokio::select! {
+                biased;
+                end = &mut interrupted => {
+                    receipt.hand_back();
+                    return Some(end);
+                }
+                slot = pipeline.slot_for(&message) => slot,
+            };
+            // The broker delivers it again: the worker must not get it twice for nothing.
+            if !self.channel.is_open() {
                 receipt.hand_back();
-                return end;
+                continue;
             }
-            slot = pipeline.slot_for(&message) => slot,
-        };
-        let copies = Arc::clone(&generation.copies);
-        pipeline.spawn(Delivery {
-            message,
-            original,
-            receipt,
-            copies,
-            slot,
-        });
+            let copies = Arc::clone(&generation.copies);
+            pipeline.spawn(Delivery {
+                message,
+                original,
+                receipt,
+                copies,
+                slot,
+            });
+            if is_due && self.next.is_none() {
+                self.begin_next(pipeline, generation, budget.window()).await;
+            }
+        }
     }
-}
 
-/// Ends the subscription and returns what was prefetched and not handed out, so that others can have it at once.
-async fn give_back(channel: &Channel, consumer: &mut Consumer, settler: &Settler) {
-    let cancelling = async {
-        let tag = consumer.tag();
-        // A channel that cannot cancel is gone, and the broker has its deliveries back.
-        if channel
-            .basic_cancel(tag, BasicCancelOptions::default())
-            .await
-            .is_err()
-        {
-            return;
+    /// Subscribes anew with another prefetch, and only then cancels: a queue that is deleted with its last consumer must
+    /// not be without one. What this one has brought is handed out all the same: to give it back would count as a failed
+    /// delivery. Not interrupted, because a subscription that is given up half way takes messages that nobody reads.
+    async fn begin_next(&mut self, pipeline: &Pipeline, generation: &Generation, prefetch: u16) {
+        let subscribing = async { prepare(generation, prefetch).await?.subscribe(pipeline).await };
+        // A broker that refuses leaves it as it is.
+        if let Ok(next) = subscribing.await {
+            self.next = Some(Box::new(next));
+            // A channel that cannot cancel is gone, which its stream tells.
+            let _cancelled = self.channel.cancel(&self.consumer.tag).await.is_ok();
         }
-        while let Some(Ok(delivery)) = consumer.next().await {
-            settler.receipt(delivery.delivery_tag).hand_back();
-        }
-    };
-    // What surfaces later goes back when the channel closes.
-    let _in_time = tokio::time::timeout(CANCEL_TIMEOUT, cancelling).await;
+    }
+
+    /// Ends the subscription and returns what was prefetched and not handed out, so that others can have it at once.
+    async fn give_back(mut self) {
+        let cancelling = async {
+            // A channel that cannot cancel is gone, and the broker has its deliveries back.
+            if self.channel.cancel(&self.consumer.tag).await.is_err() {
+                return;
+            }
+            while let Some(Ok(delivery)) = self.consumer.deliveries.next().await {
+                self.settler.receipt(delivery.delivery_tag).hand_back();
+            }
+        };
+        // What surfaces later goes back when the channel closes.
+        let _in_time = tokio::time::timeout(CANCEL_TIMEOUT, cancelling).await;
+    }
 }

@@ -3,12 +3,10 @@
 //! `Ok` from lapin means "written to the socket", never "processed" (RabbitMQ does not confirm acknowledgements). So
 //! a written acknowledgement may still be lost with its connection; then the broker delivers the message again.
 
+use super::port::Channel;
 use crate::domain::ack_window::{AckWindow, FlushPolicy, Tag, Write};
 use crate::status::{Fate, Ledger};
 use crate::telemetry;
-use futures_util::FutureExt;
-use lapin::Channel;
-use lapin::options::{BasicAckOptions, BasicNackOptions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -32,6 +30,7 @@ pub(super) struct Settler {
     commands: mpsc::Sender<Command>,
     outstanding: Arc<AtomicUsize>,
     ledger: Arc<Ledger>,
+    channel: Arc<dyn Channel>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -57,11 +56,16 @@ pub struct Receipt {
 
 impl Settler {
     /// A settler for `channel`, with room for `prefetch` rights at once.
-    pub(super) fn start(channel: Channel, prefetch: u16, ledger: Arc<Ledger>, tasks: &TaskTracker) -> Self {
+    pub(super) fn start(
+        channel: Arc<dyn Channel>,
+        prefetch: u16,
+        ledger: Arc<Ledger>,
+        tasks: &TaskTracker,
+    ) -> Self {
         let (commands, receiver) = mpsc::channel(usize::from(prefetch).max(1));
         let outstanding = Arc::new(AtomicUsize::new(0));
         let writer = Writer {
-            channel,
+            channel: Arc::clone(&channel),
             window: AckWindow::new(),
             waiting: Vec::new(),
             outstanding: Arc::clone(&outstanding),
@@ -73,7 +77,13 @@ impl Settler {
             commands,
             outstanding,
             ledger,
+            channel,
         }
+    }
+
+    /// Whether the broker may hand over another delivery: fewer are out than the prefetch.
+    pub(super) fn has_room(&self) -> bool {
+        self.outstanding.load(Relaxed) < self.commands.max_capacity()
     }
 
     /// The right to settle the delivery with this tag.
@@ -95,6 +105,13 @@ impl Receipt {
     /// Gives the message back.
     pub fn release(mut self, fate: Fate) {
         self.send(Action::Release, Some(fate));
+    }
+
+    /// Whether nothing can be settled any more: the channel is gone, and the broker delivers the message again.
+    pub(crate) fn is_void(&self) -> bool {
+        self.settler
+            .as_ref()
+            .is_none_or(|settler| !settler.channel.is_open())
     }
 
     /// Gives back a message that was never dispatched, and so has no fate to count.
@@ -132,7 +149,7 @@ impl Drop for Receipt {
 }
 
 struct Writer {
-    channel: Channel,
+    channel: Arc<dyn Channel>,
     window: AckWindow,
     /// Fates of what was taken and not written yet.
     waiting: Vec<Fate>,
@@ -167,8 +184,8 @@ impl Writer {
             }
         }
         self.flush();
-        // The broker processes what was written before it answers the close. A channel that is gone stays gone.
-        let _closed = tokio::time::timeout(CLOSE_TIMEOUT, self.channel.close(200, "OK".into())).await;
+        // The broker processes what was written before it answers the close.
+        let _closed = tokio::time::timeout(CLOSE_TIMEOUT, self.channel.close()).await;
     }
 
     fn take(&mut self, command: Command) {
@@ -205,21 +222,14 @@ impl Writer {
         telemetry::settled(fate);
     }
 
-    /// Hands one frame to lapin. The first poll enqueues it; what follows only tells that it was written.
     fn write(&self, write: Write) -> bool {
-        let result = match write {
-            Write::Ack { tag, multiple } => self
-                .channel
-                .basic_ack(tag, BasicAckOptions { multiple })
-                .now_or_never(),
-            Write::Release { tag } => {
-                let options = BasicNackOptions {
-                    multiple: false,
-                    requeue: true,
-                };
-                self.channel.basic_nack(tag, options).now_or_never()
-            }
-        };
-        !matches!(result, Some(Err(_)))
+        match write {
+            Write::Ack { tag, multiple } => self.channel.ack(tag, multiple),
+            Write::Release { tag } => self.channel.release(tag),
+        }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::print_stdout, reason = "the checker tells how far it went")]
+mod model;

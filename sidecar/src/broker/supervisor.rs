@@ -3,7 +3,9 @@
 //! One log line a change and not one a try, however long the broker is away.
 
 use super::generation::{Generation, KnownRisks};
+use super::port::Broker;
 use super::session::{self, End, Prepared, Session};
+use crate::domain::budget::Budget;
 use crate::pipeline::Pipeline;
 use crate::status::State;
 use crate::telemetry;
@@ -32,15 +34,17 @@ enum Stopped {
 #[derive(Debug)]
 pub struct Supervisor {
     pipeline: Arc<Pipeline>,
+    broker: Arc<dyn Broker>,
     shutdown: Shutdown,
     risks: KnownRisks,
 }
 
 impl Supervisor {
     /// A supervisor that ends when `shutdown` drains.
-    pub fn new(pipeline: Arc<Pipeline>, shutdown: Shutdown) -> Self {
+    pub fn new(pipeline: Arc<Pipeline>, broker: Arc<dyn Broker>, shutdown: Shutdown) -> Self {
         Self {
             pipeline,
+            broker,
             shutdown,
             risks: KnownRisks::default(),
         }
@@ -49,6 +53,7 @@ impl Supervisor {
     /// Runs until drained, or until forced.
     pub async fn run(self) {
         let mut backoff = Backoff::new(SHORTEST_PAUSE, LONGEST_PAUSE);
+        let mut budget = self.pipeline.config().budget();
         let mut number = 0;
         // Dropping a connection attempt or a session that waits for the broker leaves nothing behind but what the
         // broker cleans up itself.
@@ -57,7 +62,7 @@ impl Supervisor {
             self.pipeline.ledger().set_broker_connected(true);
             telemetry::connected(&self.pipeline.config().broker.to_string(), number);
             let begun = Instant::now();
-            let cause = self.consume(&generation, &mut backoff).await;
+            let cause = self.consume(&generation, &mut backoff, &mut budget).await;
             self.pipeline.ledger().set_broker_connected(false);
             let Some(cause) = cause else {
                 generation.close().await;
@@ -88,7 +93,7 @@ impl Supervisor {
             let error = tokio::select! {
                 biased;
                 () = self.pipeline.intake_stopped() => continue,
-                opened = Generation::open(config, &self.risks) => match opened {
+                opened = Generation::open(&*self.broker, config, &self.risks) => match opened {
                     Ok(generation) => return Some(generation),
                     Err(error) => error,
                 },
@@ -103,7 +108,12 @@ impl Supervisor {
     }
 
     /// Sessions on one generation; returns why it was lost, or `None` when drained.
-    async fn consume(&self, generation: &Generation, backoff: &mut Backoff) -> Option<String> {
+    async fn consume(
+        &self,
+        generation: &Generation,
+        backoff: &mut Backoff,
+        budget: &mut Budget,
+    ) -> Option<String> {
         let queue = &self.pipeline.config().queue;
         let mut is_queue_sure = true;
         loop {
@@ -120,16 +130,16 @@ impl Supervisor {
                 biased;
                 () = self.pipeline.intake_stopped() => continue,
                 cause = generation.lost() => return Some(cause),
-                prepared = self.prepare(generation) => prepared,
+                prepared = self.prepare(generation, budget.window()) => prepared,
             };
             self.pipeline.ledger().set_worker_up(true);
-            let subscribing = self.subscribe(generation, prepared, backoff, is_queue_sure);
+            let subscribing = self.subscribe(generation, prepared, backoff, (is_queue_sure, budget.window()));
             let Some(session) = subscribing.await else {
                 continue;
             };
             self.pipeline.enter(State::Consuming);
             let begun = Instant::now();
-            let end = session.run(&self.pipeline, generation).await;
+            let end = session.run(&self.pipeline, generation, budget).await;
             if begun.elapsed() > HEALTHY_AFTER || end == End::IntakeStopped || end == End::WorkerDown {
                 backoff.reset();
             }
@@ -142,7 +152,7 @@ impl Supervisor {
                     telemetry::worker_gone(queue);
                 }
                 End::ConsumerEnded(cause) => {
-                    telemetry::consumer_ended(queue, &cause);
+                    telemetry::consumer_ended(queue, session::kind_of_end(&cause), &cause);
                     // It may be gone; making it again is what brings the publishers' messages back to it.
                     is_queue_sure = false;
                     self.pause(backoff).await;
@@ -153,11 +163,10 @@ impl Supervisor {
 
     /// Waits for the worker's port; meanwhile everything of a session is made that takes no message, so that a worker
     /// waits for one exchange with the broker after its start. `None` when the broker refuses: subscribing tells why.
-    async fn prepare(&self, generation: &Generation) -> Option<Prepared> {
-        let config = self.pipeline.config();
+    async fn prepare(&self, generation: &Generation, prefetch: u16) -> Option<Prepared> {
         let (prepared, ()) = tokio::join!(
-            session::prepare(config, generation),
-            self.pipeline.dispatcher().until_up()
+            session::prepare(generation, prefetch),
+            self.pipeline.until_worker_ready()
         );
         prepared.ok()
     }
@@ -169,10 +178,11 @@ impl Supervisor {
         generation: &Generation,
         mut prepared: Option<Prepared>,
         backoff: &mut Backoff,
-        is_queue_sure: bool,
+        (is_queue_sure, prefetch): (bool, u16),
     ) -> Option<Session> {
         let config = self.pipeline.config();
         let mut said = String::new();
+        let mut holding = None;
         while generation.is_open() && !self.pipeline.is_intake_stopped() {
             let opening = async {
                 if !is_queue_sure || !said.is_empty() {
@@ -180,7 +190,7 @@ impl Supervisor {
                 }
                 let prepared = match prepared.take() {
                     Some(prepared) => prepared,
-                    None => session::prepare(config, generation).await?,
+                    None => session::prepare(generation, prefetch).await?,
                 };
                 prepared.subscribe(&self.pipeline).await
             };
@@ -189,7 +199,8 @@ impl Supervisor {
                 Err(error) => error.to_string(),
             };
             if generation.is_open() && sentence != said {
-                telemetry::cannot_subscribe(&config.queue, &sentence);
+                let news = telemetry::cannot_subscribe(&config.queue, &sentence);
+                let _before = holding.replace(news);
                 // No fault of the worker: it stays ready.
                 self.pipeline.enter(State::Connecting);
             }
@@ -220,6 +231,7 @@ impl Supervisor {
 
     async fn pause(&self, backoff: &mut Backoff) {
         tokio::select! {
+            biased;
             () = self.pipeline.intake_stopped() => {}
             () = tokio::time::sleep(backoff.next_delay()) => {}
         }

@@ -1,21 +1,30 @@
 //! One POST: on a kept-alive connection when there is one, with the end translated into an [`Outcome`].
 
+use super::network::{Network, Tcp};
 use super::{gate, pool};
-use crate::domain::answer::Answer;
+use crate::domain::answer::{Answer, Body, Wanted};
 use crate::domain::outcome::Outcome;
-use crate::domain::settlement::ANSWER_BYTES;
 use bytes::{Bytes, BytesMut};
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
-/// Bytes of an answer that are kept: enough for a verdict document and for the excerpt.
+/// Bytes of an answer that are kept when nobody wants a reply: enough for a verdict document and for the excerpt.
 const KEPT_BYTES: usize = 64 * 1024;
 /// Bytes of an answer that are read so that its connection can be used again; a longer one costs its connection.
 const READ_BYTES: usize = 1024 * 1024;
+
+/// The longest that connecting may take, or half of the timeout when that is less: a worker on this machine accepts at
+/// once or has no room, and then the message never left.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a worker may take for its introduction; then it is introduced again.
+const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where the worker listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,10 +39,13 @@ pub struct Worker {
 #[derive(Debug)]
 pub struct Dispatcher {
     worker: Worker,
+    network: Arc<dyn Network>,
     timeout: Duration,
     pool: pool::Pool,
     up: watch::Sender<bool>,
     has_answered: AtomicBool,
+    introduced: AtomicBool,
+    trying: Mutex<()>,
 }
 
 /// Why an exchange on one connection ended without an answer.
@@ -49,20 +61,28 @@ enum Broken {
 }
 
 impl Dispatcher {
-    /// A dispatcher that gives each POST `timeout` from connecting to the last byte of the answer.
+    /// A dispatcher over TCP that gives each POST `timeout` from connecting to the last byte of the answer.
     pub fn new(worker: Worker, timeout: Duration) -> Self {
+        Self::over(Arc::new(Tcp), worker, timeout)
+    }
+
+    /// As [`new`](Self::new), over another network.
+    pub fn over(network: Arc<dyn Network>, worker: Worker, timeout: Duration) -> Self {
         Self {
             worker,
+            network,
             timeout,
             pool: pool::Pool::default(),
             up: watch::Sender::new(false),
             has_answered: AtomicBool::new(false),
+            introduced: AtomicBool::new(false),
+            trying: Mutex::default(),
         }
     }
 
     /// Waits until the worker's port answers. Cancel safe.
     pub async fn until_up(&self) {
-        gate::until_it_answers(&self.worker.host, self.worker.port).await;
+        gate::until_it_answers(&*self.network, &self.worker).await;
         self.has_answered.store(true, Relaxed);
         self.up.send_replace(true);
     }
@@ -73,14 +93,29 @@ impl Dispatcher {
         if self.has_answered.load(Relaxed) {
             return true;
         }
-        let answers = gate::answers(&self.worker.host, self.worker.port).await;
+        let answers = gate::answers(&*self.network, &self.worker).await;
         self.has_answered.fetch_or(answers, Relaxed) || answers
     }
 
     /// Waits until its port does not answer any more; for a worker that gets no POSTs from us. Cancel safe.
     pub async fn until_silent(&self) {
-        gate::until_it_is_silent(&self.worker.host, self.worker.port).await;
-        self.up.send_replace(false);
+        gate::until_it_is_silent(&*self.network, &self.worker).await;
+        self.set_gone();
+    }
+
+    /// Waits until the worker is gone, found by a POST or, because there may be none for long, by trying its port every
+    /// second. However many wait, one of them tries. Cancel safe.
+    pub async fn until_gone(&self) {
+        let trying = async {
+            let _the_only_one = self.trying.lock().await;
+            gate::until_it_is_silent(&*self.network, &self.worker).await;
+            self.pool.clear();
+            self.set_gone();
+        };
+        tokio::select! {
+            () = self.until_down() => {}
+            () = trying => {}
+        }
     }
 
     /// Waits until a POST found the worker gone. Cancel safe.
@@ -88,26 +123,59 @@ impl Dispatcher {
         ops::watching::until(&self.up, |up| !up).await;
     }
 
-    /// Posts and reports how it went. Dropping the future closes its connection.
-    pub async fn post(&self, request: Request<Bytes>, now: Duration) -> Outcome {
-        let outcome = match tokio::time::timeout(self.timeout, self.exchange(request, now)).await {
+    /// Posts and reports how it went; `reply` is how long an answer may be that becomes a reply, `None` when nobody
+    /// wants one. Dropping the future closes its connection.
+    pub async fn post(&self, request: Request<Bytes>, reply: Option<usize>, now: Duration) -> Outcome {
+        self.post_within(self.timeout, request, reply, now).await
+    }
+
+    /// Whether the worker that is up has been introduced to its work.
+    pub fn is_introduced(&self) -> bool {
+        self.introduced.load(Relaxed)
+    }
+
+    /// The worker that is up has been introduced to its work; its successor has not.
+    pub fn set_introduced(&self) {
+        self.introduced.store(true, Relaxed);
+    }
+
+    /// Introduces it, as [`post`](Self::post) does a message.
+    pub async fn introduce(&self, request: Request<Bytes>) -> Outcome {
+        self.post_within(INTRODUCTION_TIMEOUT, request, None, Duration::ZERO)
+            .await
+    }
+
+    fn set_gone(&self) {
+        self.introduced.store(false, Relaxed);
+        self.up.send_replace(false);
+    }
+
+    async fn post_within(
+        &self,
+        timeout: Duration,
+        request: Request<Bytes>,
+        reply: Option<usize>,
+        now: Duration,
+    ) -> Outcome {
+        let exchange = self.exchange(request, Wanted::of(reply), now);
+        let outcome = match tokio::time::timeout(timeout, exchange).await {
             Ok(outcome) => outcome,
             Err(_elapsed) => Outcome::TimedOut,
         };
         if matches!(outcome, Outcome::Refused | Outcome::Crashed) {
             self.pool.clear();
-            self.up.send_replace(false);
+            self.set_gone();
         }
         outcome
     }
 
-    async fn exchange(&self, request: Request<Bytes>, now: Duration) -> Outcome {
+    async fn exchange(&self, request: Request<Bytes>, wanted: Wanted, now: Duration) -> Outcome {
         let mut request = request.map(Full::new);
         // Whether the worker may have seen this request already, on a connection that then died.
         let mut may_have_arrived = false;
         if let Some(connection) = self.pool.take() {
             let spare = request.clone();
-            match self.exchange_on(connection, request, now).await {
+            match self.exchange_on(connection, request, wanted, now).await {
                 Ok(outcome) => return outcome,
                 Err(Broken::Unsent(unsent)) => request = *unsent,
                 // A worker that closes idle connections and a request can cross; at-least-once makes it right to
@@ -120,14 +188,15 @@ impl Dispatcher {
                 Err(Broken::NotHttp) => return Outcome::NotHttp,
             }
         }
-        let Ok(connection) = pool::connect(&self.worker.host, self.worker.port).await else {
-            return if may_have_arrived {
-                Outcome::Crashed
-            } else {
-                Outcome::Refused
-            };
+        let connecting = pool::connect(&*self.network, &self.worker);
+        let patience = CONNECT_TIMEOUT.min(self.timeout / 2);
+        let connection = match tokio::time::timeout(patience, connecting).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) if gate::is_broken(&error) => return self.reset_or_crashed().await,
+            Ok(Err(_)) | Err(_) if may_have_arrived => return Outcome::Crashed,
+            Ok(Err(_)) | Err(_) => return Outcome::Refused,
         };
-        match self.exchange_on(connection, request, now).await {
+        match self.exchange_on(connection, request, wanted, now).await {
             Ok(outcome) => outcome,
             Err(Broken::NotHttp) => Outcome::NotHttp,
             Err(Broken::Unsent(_) | Broken::BeforeAnswer | Broken::MidAnswer) => {
@@ -140,6 +209,7 @@ impl Dispatcher {
         &self,
         mut connection: pool::Connection,
         request: Request<Full<Bytes>>,
+        wanted: Wanted,
         now: Duration,
     ) -> Result<Outcome, Broken> {
         if connection.sender.ready().await.is_err() {
@@ -157,21 +227,21 @@ impl Dispatcher {
             }
         };
         let (head, body) = response.into_parts();
-        let (kept, is_complete) = read(body).await?;
-        if is_complete {
+        let (body, is_read) = read(body, wanted.reply.unwrap_or_default()).await?;
+        if is_read {
             self.pool.give_back(connection.sender);
         }
         Ok(Outcome::Answered(Answer::read(
             head.status,
             &head.headers,
-            &kept,
-            ANSWER_BYTES,
+            &body,
+            wanted,
             now,
         )))
     }
 
     async fn reset_or_crashed(&self) -> Outcome {
-        if gate::answers(&self.worker.host, self.worker.port).await {
+        if gate::answers(&*self.network, &self.worker).await {
             Outcome::Reset
         } else {
             Outcome::Crashed
@@ -179,13 +249,15 @@ impl Dispatcher {
     }
 }
 
-/// The first bytes of a body, and whether it was read to its end.
-async fn read(mut body: Incoming) -> Result<(Bytes, bool), Broken> {
+/// The first bytes of a body, `at_least` if there are as many, and whether the connection has nothing left of it.
+async fn read(mut body: Incoming, at_least: usize) -> Result<(Body, bool), Broken> {
+    let (most_kept, most_read) = (at_least.max(KEPT_BYTES), at_least.max(READ_BYTES));
     let mut kept = BytesMut::new();
     let mut seen = 0;
+    let mut is_read = true;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
-            if error.is_parse() {
+            if error.is_parse() || is_malformed(&error) {
                 Broken::NotHttp
             } else {
                 Broken::MidAnswer
@@ -193,10 +265,26 @@ async fn read(mut body: Incoming) -> Result<(Bytes, bool), Broken> {
         })?;
         let Some(data) = frame.data_ref() else { continue };
         seen += data.len();
-        kept.extend_from_slice(&data[..data.len().min(KEPT_BYTES - kept.len())]);
-        if seen > READ_BYTES {
-            return Ok((kept.freeze(), false));
+        kept.extend_from_slice(&data[..data.len().min(most_kept - kept.len())]);
+        if seen > most_read {
+            is_read = false;
+            break;
         }
     }
-    Ok((kept.freeze(), true))
+    let body = Body {
+        is_whole: is_read && seen == kept.len(),
+        bytes: kept.freeze(),
+    };
+    Ok((body, is_read))
+}
+
+/// Whether a body is no body of HTTP, such as one with a chunk of no size. hyper tells by the error within.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| {
+        matches!(
+            cause.kind(),
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
+        )
+    })
 }

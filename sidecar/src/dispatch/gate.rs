@@ -1,8 +1,10 @@
 //! Whether the worker's port answers. No message is taken before it does: attempts must not be burnt on a worker that
 //! is still starting.
 
+use super::client::Worker;
+use super::network::Network;
+use std::io;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// How often the port is tried at first: a quick worker should not wait for us.
@@ -18,21 +20,32 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 const WATCH_PAUSE: Duration = Duration::from_secs(1);
 
 /// Whether somebody accepts connections there now.
-pub(super) async fn answers(host: &str, port: u16) -> bool {
+pub(super) async fn answers(network: &dyn Network, worker: &Worker) -> bool {
+    match tokio::time::timeout(PROBE_TIMEOUT, network.connect(&worker.host, worker.port)).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(error)) => is_broken(&error),
+        Err(_elapsed) => false,
+    }
+}
+
+/// Whether connecting failed because somebody accepted and broke the connection before we looked at it: that is an answer,
+/// if a rude one.
+pub(super) fn is_broken(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
     matches!(
-        tokio::time::timeout(PROBE_TIMEOUT, TcpStream::connect((host, port))).await,
-        Ok(Ok(_))
+        error.kind(),
+        ConnectionReset | ConnectionAborted | BrokenPipe | NotConnected
     )
 }
 
 /// Waits until somebody does. Cancel safe.
-pub(super) async fn until_it_answers(host: &str, port: u16) {
-    keep_trying(|| answers(host, port)).await;
+pub(super) async fn until_it_answers(network: &dyn Network, worker: &Worker) {
+    keep_trying(|| answers(network, worker)).await;
 }
 
 /// Waits until nobody does any more. Cancel safe.
-pub(super) async fn until_it_is_silent(host: &str, port: u16) {
-    while answers(host, port).await {
+pub(super) async fn until_it_is_silent(network: &dyn Network, worker: &Worker) {
+    while answers(network, worker).await {
         tokio::time::sleep(WATCH_PAUSE).await;
     }
 }

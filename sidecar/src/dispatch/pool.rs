@@ -1,5 +1,7 @@
 //! Keep-alive connections to one worker.
 
+use super::client::Worker;
+use super::network::Network;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -7,7 +9,6 @@ use hyper_util::rt::TokioIo;
 use std::io;
 use std::sync::Mutex;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 /// Sockets idle for longer are dropped, well before common servers drop them from their side (uvicorn and Node.js
@@ -33,13 +34,26 @@ impl Pool {
     /// A connection that is likely to be good still.
     pub(super) fn take(&self) -> Option<Connection> {
         let mut idle = self.idle.lock().expect("invariant: no holder panics");
-        let (sender, since) = idle.pop()?;
-        if since.elapsed() > IDLE_TIMEOUT {
-            // All below it have waited longer.
-            idle.clear();
-            return None;
-        }
-        (!sender.is_closed()).then_some(Connection {
+        let mut busy = Vec::new();
+        let taken = loop {
+            let Some((sender, since)) = idle.pop() else {
+                break None;
+            };
+            if since.elapsed() > IDLE_TIMEOUT {
+                // All below it have waited longer.
+                idle.clear();
+                break None;
+            }
+            if sender.is_ready() {
+                break Some(sender);
+            }
+            // The body of a request that was answered early is still on its way: nobody else shall wait for that.
+            if !sender.is_closed() {
+                busy.push((sender, since));
+            }
+        };
+        idle.splice(0..0, busy);
+        taken.map(|sender| Connection {
             sender,
             is_reused: true,
         })
@@ -65,9 +79,8 @@ impl Pool {
 ///
 /// # Errors
 /// Those of `connect(2)`; an HTTP handshake with HTTP/1.1 says nothing yet.
-pub(super) async fn connect(host: &str, port: u16) -> io::Result<Connection> {
-    let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
+pub(super) async fn connect(network: &dyn Network, worker: &Worker) -> io::Result<Connection> {
+    let stream = network.connect(&worker.host, worker.port).await?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;

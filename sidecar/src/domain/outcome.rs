@@ -5,11 +5,11 @@ use crate::domain::answer::Answer;
 /// The end of one dispatch. An HTTP answer of any status is never an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The worker answered, and the answer was read to its end (or to the bound up to which it is read).
+    /// The worker answered, by the callback if it had deferred, and the answer was read to its end (or to the bound up to which it is read).
     Answered(Answer),
     /// No complete answer within the timeout.
     TimedOut,
-    /// Nobody listens on the worker's port: the message never left.
+    /// Nobody listens on the worker's port, or nobody has room for a connection: the message never left.
     Refused,
     /// The connection broke after the request was sent and before the answer was complete; the worker's port still
     /// answers.
@@ -18,6 +18,10 @@ pub enum Outcome {
     Crashed,
     /// What came back is not HTTP.
     NotHttp,
+    /// The message is longer than the worker may get: it was not sent.
+    BodyTooLarge,
+    /// It was deferred and not settled in time.
+    DeferExpired,
 }
 
 impl Outcome {
@@ -30,6 +34,8 @@ impl Outcome {
             Self::Reset => "reset",
             Self::Crashed => "crashed",
             Self::NotHttp => "not_http",
+            Self::BodyTooLarge => "body_too_large",
+            Self::DeferExpired => "defer_expired",
         }
     }
 }

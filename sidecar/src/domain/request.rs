@@ -9,11 +9,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use std::time::Duration;
 
 /// Application headers passed on; servers commonly refuse more than 100 in all.
-const APPLICATION_HEADERS: usize = 60;
+pub(crate) const APPLICATION_HEADERS: usize = 60;
 /// Bytes of application headers passed on; servers commonly refuse heads of more than 8 to 64 KiB.
-const APPLICATION_HEADER_BYTES: usize = 6 * 1024;
+pub(crate) const APPLICATION_HEADER_BYTES: usize = 6 * 1024;
 /// Passed under their own names, so that traces go on (W3C Trace Context, W3C Baggage).
-const TRACE_HEADERS: [&str; 3] = ["traceparent", "tracestate", "baggage"];
+pub(crate) const TRACE_HEADERS: [&str; 3] = ["traceparent", "tracestate", "baggage"];
 
 /// Where and how messages are posted; the same for every message of a sidecar.
 #[derive(Debug, Clone)]
@@ -31,8 +31,14 @@ pub struct Target {
 }
 
 /// Builds the request for one attempt that begins at `now` (since the Unix epoch). `message_id` is the publisher's,
-/// or one made up for this message.
-pub fn build(message: &Message, message_id: &str, target: &Target, now: Duration) -> Request<Bytes> {
+/// or one made up for this message; `callback` is where the worker may settle it later, if it may.
+pub fn build(
+    message: &Message,
+    message_id: &str,
+    target: &Target,
+    callback: Option<&str>,
+    now: Duration,
+) -> Request<Bytes> {
     let mut request = Request::new(message.body.clone());
     *request.method_mut() = Method::POST;
     *request.uri_mut() = target.path.clone();
@@ -58,6 +64,7 @@ pub fn build(message: &Message, message_id: &str, target: &Target, now: Duration
         from(names::CORRELATION_ID),
         message.correlation_id.as_deref(),
     );
+    optional(headers, from(names::CALLBACK_URL), callback);
     optional(headers, from(names::REPLY_TO), message.reply_to.as_deref());
     optional(headers, from(names::TYPE), message.kind.as_deref());
     optional(headers, from(names::APP_ID), message.app_id.as_deref());
@@ -196,7 +203,7 @@ mod tests {
             body: Bytes::from_static(b"\0\xff"),
             ..Message::default()
         };
-        let request = build(&message, "id-1", &target(), NOW);
+        let request = build(&message, "id-1", &target(), None, NOW);
         assert_eq!(
             (request.method(), request.uri().path()),
             (&Method::POST, "/message")
@@ -251,7 +258,7 @@ mod tests {
             ],
             ..Message::default()
         };
-        let request = build(&message, "id-1", &target(), NOW);
+        let request = build(&message, "id-1", &target(), None, NOW);
         for (name, expected) in [
             ("content-type", "application/json"),
             ("content-encoding", "gzip"),
@@ -289,6 +296,7 @@ mod tests {
             },
             "i",
             &target(),
+            None,
             NOW,
         );
         assert_eq!(header(&request, "x-headers-dropped"), Some("140"));
@@ -301,6 +309,7 @@ mod tests {
             },
             "i",
             &target(),
+            None,
             NOW,
         );
         assert_eq!(header(&request, "x-headers-dropped"), Some("1"));
@@ -312,7 +321,7 @@ mod tests {
             name in ".{0,40}", text in ".{0,80}", id in ".{0,40}", content_type in proptest::option::of(".{0,30}"),
         ) {
             let message = Message { content_type, headers: vec![(name, text.clone())], routing_key: text, ..Message::default() };
-            let request = build(&message, &id, &target(), NOW);
+            let request = build(&message, &id, &target(), None, NOW);
             for value in request.headers().values() {
                 prop_assert!(value.as_bytes().iter().all(|byte| (b' '..=b'~').contains(byte)));
             }

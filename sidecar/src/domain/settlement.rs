@@ -1,8 +1,10 @@
 //! From a verdict to the broker actions that make it true.
 
+use crate::domain::answer::Answer;
 use crate::domain::delivery::Message;
 use crate::domain::journal::{self, Entry};
 use crate::domain::outcome::Outcome;
+use crate::domain::reply::{self, Address, Replied, Reply};
 use crate::domain::verdict::{Reason, Verdict};
 use contract::headers;
 use std::time::Duration;
@@ -17,8 +19,49 @@ pub enum Settlement {
     Ack,
     /// `basic.nack` with requeue.
     Release,
-    /// A copy is published and confirmed, and only then is the original acknowledged.
-    CopyThenAck(Copy),
+    /// A reply is published and confirmed, and only then is the original acknowledged.
+    ReplyThenAck(Reply),
+    /// A copy is published and confirmed, then a caller who waits is told, and only then is the original acknowledged.
+    CopyThenAck {
+        /// The copy.
+        copy: Copy,
+        /// What a caller is told, of a dead letter.
+        reply: Option<Reply>,
+    },
+}
+
+/// One delivery whose verdict is known.
+#[derive(Debug, Clone, Copy)]
+pub struct Case<'a> {
+    /// The message.
+    pub message: &'a Message,
+    /// Its id, or the one made up for it.
+    pub message_id: &'a str,
+    /// The queue that it came from.
+    pub queue: &'a str,
+    /// Where its reply goes, if anybody wants one.
+    pub reply_to: Option<&'a Address>,
+    /// How its attempt ended.
+    pub outcome: &'a Outcome,
+    /// When its attempt began, since the Unix epoch.
+    pub now: Duration,
+}
+
+impl<'a> Case<'a> {
+    fn answer(&self) -> Option<&'a Answer> {
+        match self.outcome {
+            Outcome::Answered(answer) => Some(answer),
+            _ => None,
+        }
+    }
+
+    fn replied(&self) -> Replied<'a> {
+        Replied {
+            message: self.message,
+            message_id: self.message_id,
+            queue: self.queue,
+        }
+    }
 }
 
 /// Where a copy goes and how its headers differ from the original's.
@@ -50,63 +93,82 @@ pub enum Value {
     Lines(Vec<String>),
 }
 
-/// Plans the settlement of `message`, which came from `queue` and was dispatched at `now` (since the Unix epoch) with
-/// this `outcome`.
-pub fn plan(
-    verdict: &Verdict,
-    outcome: &Outcome,
-    message: &Message,
-    queue: &str,
-    now: Duration,
-) -> Settlement {
+/// Plans the settlement.
+pub fn plan(verdict: &Verdict, case: Case<'_>) -> Settlement {
+    let Case { message, queue, .. } = case;
     match *verdict {
-        Verdict::Accepted(_) => Settlement::Ack,
+        Verdict::Accepted(reason) => accepted(reason, case),
         Verdict::Released(_) => Settlement::Release,
         Verdict::Retry {
             reason,
             delay,
             counts,
         } => {
-            let mut set = history(outcome, message, reason, counts, now);
+            let mut set = history(case, reason, counts);
             origin(message, &mut set);
-            Settlement::CopyThenAck(Copy {
-                to: Destination::Retry(delay),
-                set,
-            })
+            Settlement::CopyThenAck {
+                copy: Copy {
+                    to: Destination::Retry(delay),
+                    set,
+                },
+                reply: None,
+            }
         }
         Verdict::DeadLetter { reason, cause } => {
-            let mut set = history(outcome, message, cause, true, now);
+            let mut set = history(case, cause, true);
             origin(message, &mut set);
             set.push((headers::QUEUE, Value::Text(queue.to_owned())));
             set.push((headers::REASON, Value::Text(reason.as_str().to_owned())));
-            if let Outcome::Answered(answer) = outcome {
+            if let Some(answer) = case.answer() {
                 set.push((headers::STATUS, Value::Number(i64::from(answer.status.as_u16()))));
                 set.push((
                     headers::ANSWER,
                     Value::Text(journal::text(&answer.excerpt, ANSWER_BYTES)),
                 ));
             }
-            Settlement::CopyThenAck(Copy {
-                to: Destination::DeadLetter,
-                set,
-            })
+            Settlement::CopyThenAck {
+                copy: Copy {
+                    to: Destination::DeadLetter,
+                    set,
+                },
+                reply: error_reply(reason, cause, case),
+            }
         }
     }
 }
 
+fn accepted(reason: Reason, case: Case<'_>) -> Settlement {
+    let content = case
+        .answer()
+        .and_then(|answer| Some((answer, answer.content.as_ref()?)));
+    match (case.reply_to, content) {
+        (Some(to), Some((answer, content))) => Settlement::ReplyThenAck(reply::of_answer(
+            to.clone(),
+            case.replied(),
+            answer,
+            content,
+            reason,
+        )),
+        _ => Settlement::Ack,
+    }
+}
+
+/// Only for a caller: who reads the response queue does not wait for this message, and finds what failed in the
+/// dead-letter queue.
+fn error_reply(reason: Reason, cause: Reason, case: Case<'_>) -> Option<Reply> {
+    let to = case.reply_to.filter(|to| matches!(to, Address::Caller(_)))?;
+    Some(reply::of_dead_letter(
+        to.clone(),
+        case.replied(),
+        case.answer(),
+        reason,
+        cause,
+    ))
+}
+
 /// What the next attempt must know of this one.
-fn history(
-    outcome: &Outcome,
-    message: &Message,
-    reason: Reason,
-    counts: bool,
-    now: Duration,
-) -> Vec<(&'static str, Value)> {
-    let past = &message.history;
-    let answer = match outcome {
-        Outcome::Answered(answer) => Some(answer),
-        _ => None,
-    };
+fn history(case: Case<'_>, reason: Reason, counts: bool) -> Vec<(&'static str, Value)> {
+    let (past, answer, now) = (&case.message.history, case.answer(), case.now);
     let entry = Entry {
         attempt: past.attempt(),
         at: now,
@@ -144,114 +206,4 @@ fn origin(message: &Message, set: &mut Vec<(&'static str, Value)>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::answer::Answer;
-    use crate::domain::delivery::History;
-    use bytes::Bytes;
-    use http::StatusCode;
-
-    /// 2025-11-21T10:00:00Z.
-    const NOW: Duration = Duration::from_hours(489_922);
-
-    fn answered() -> Outcome {
-        Outcome::Answered(Answer {
-            status: StatusCode::IM_A_TEAPOT,
-            explicit: None,
-            retry_after: None,
-            deferred: false,
-            excerpt: Bytes::from_static(b"short and stout"),
-        })
-    }
-
-    fn value<'a>(copy: &'a Copy, name: &str) -> &'a Value {
-        &copy
-            .set
-            .iter()
-            .find(|(known, _)| *known == name)
-            .unwrap_or_else(|| panic!("{name} is missing"))
-            .1
-    }
-
-    fn copied(verdict: Verdict, outcome: &Outcome, message: &Message) -> Copy {
-        match plan(&verdict, outcome, message, "orders", NOW) {
-            Settlement::CopyThenAck(copy) => copy,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn only_a_yes_is_acknowledged_without_a_copy() {
-        let message = Message::default();
-        let plan = |verdict| plan(&verdict, &answered(), &message, "orders", NOW);
-        assert_eq!(plan(Verdict::Accepted(Reason::Succeeded)), Settlement::Ack);
-        assert_eq!(plan(Verdict::Released(Reason::Draining)), Settlement::Release);
-    }
-
-    #[test]
-    fn a_dead_letter_says_why_and_where_from() {
-        let message = Message {
-            exchange: "shop".into(),
-            routing_key: "order.new".into(),
-            ..Message::default()
-        };
-        let verdict = Verdict::DeadLetter {
-            reason: Reason::Rejected,
-            cause: Reason::Rejected,
-        };
-        let copy = copied(verdict, &answered(), &message);
-        assert_eq!(copy.to, Destination::DeadLetter);
-        let text = |text: &str| Value::Text(text.to_owned());
-        assert_eq!(value(&copy, headers::REASON), &text("rejected"));
-        assert_eq!(value(&copy, headers::STATUS), &Value::Number(418));
-        assert_eq!(value(&copy, headers::ANSWER), &text("short and stout"));
-        assert_eq!(value(&copy, headers::QUEUE), &text("orders"));
-        assert_eq!(value(&copy, headers::EXCHANGE), &text("shop"));
-        assert_eq!(value(&copy, headers::ROUTING_KEY), &text("order.new"));
-        assert_eq!(value(&copy, headers::ATTEMPTS), &Value::Number(1));
-    }
-
-    #[test]
-    fn attempts_count_only_when_they_count() {
-        let first_seen = Some(Duration::from_secs(1));
-        let history = History {
-            attempts: 2,
-            first_seen,
-            ..History::default()
-        };
-        let message = Message {
-            history,
-            ..Message::default()
-        };
-        for (counts, expected) in [(true, 3), (false, 2)] {
-            let verdict = Verdict::Retry {
-                reason: Reason::ServerError,
-                delay: Duration::from_secs(1),
-                counts,
-            };
-            let copy = copied(verdict, &answered(), &message);
-            assert_eq!(value(&copy, headers::ATTEMPTS), &Value::Number(expected));
-            assert_eq!(value(&copy, headers::FIRST_SEEN), &Value::Number(1000));
-        }
-    }
-
-    #[test]
-    fn crashes_add_up_and_are_forgiven_by_any_other_end() {
-        let suspect = Message {
-            history: History {
-                crashes: 1,
-                ..History::default()
-            },
-            ..Message::default()
-        };
-        let retry = |reason| Verdict::Retry {
-            reason,
-            delay: Duration::from_secs(1),
-            counts: true,
-        };
-        let crashed = copied(retry(Reason::CrashedWorker), &Outcome::Crashed, &suspect);
-        assert_eq!(value(&crashed, headers::CRASHES), &Value::Number(2));
-        let cleared = copied(retry(Reason::ServerError), &answered(), &suspect);
-        assert_eq!(value(&cleared, headers::CRASHES), &Value::Number(0));
-    }
-}
+mod tests;

@@ -4,6 +4,9 @@
 //! broker that accepts and then says nothing would keep them for as long as that lasts, and every further attempt would
 //! add its own. So the socket is opened here before lapin begins, and is shut down when the attempt is dropped.
 
+use super::heard::{Heard, Listening};
+use async_rs::util::RuntimeParts;
+use async_rs::{Runtime, Tokio};
 use lapin::ConnectionProperties;
 use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, TLSConfig};
 use lapin::uri::{AMQPScheme, AMQPUri};
@@ -12,16 +15,26 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Mutex;
 
-/// Opens a connection. Dropping the future ends the attempt.
-pub(super) async fn open(uri: AMQPUri, properties: ConnectionProperties) -> lapin::Result<lapin::Connection> {
-    let runtime = lapin::runtime::default_runtime()?;
+/// Opens a connection whose bytes are counted in `heard`, and returns it with a second handle on its socket. Dropping
+/// the future ends the attempt.
+pub(super) async fn open(
+    uri: AMQPUri,
+    properties: ConnectionProperties,
+    heard: Heard,
+) -> lapin::Result<(lapin::Connection, Option<TcpStream>)> {
+    let tokio = Tokio::current();
+    let listening = Listening {
+        tokio: tokio.clone(),
+        heard,
+    };
+    let runtime = Runtime::new(RuntimeParts::new(tokio, listening));
     let plain = AMQPUri {
         scheme: AMQPScheme::AMQP,
         ..uri.clone()
     };
     let mut stream = plain.connect_async(&runtime).await?;
     let socket = match &stream {
-        AsyncTcpStream::Plain(plain) => Some(plain.get_ref().as_fd().try_clone_to_owned()?.into()),
+        AsyncTcpStream::Plain(plain) => Some(plain.stream.get_ref().as_fd().try_clone_to_owned()?.into()),
         // There is no TLS yet.
         _ => None,
     };
@@ -36,8 +49,7 @@ pub(super) async fn open(uri: AMQPUri, properties: ConnectionProperties) -> lapi
         Ok(stream.ok_or_else(|| io::Error::from(io::ErrorKind::ConnectionAborted))?)
     };
     let connection = lapin::Connection::connector(uri, runtime, hand_over, properties).await?;
-    attempt.succeeded();
-    Ok(connection)
+    Ok((connection, attempt.succeeded()))
 }
 
 /// What lapin has begun and has not finished.
@@ -47,9 +59,9 @@ struct Attempt {
 }
 
 impl Attempt {
-    /// Lets go of the socket, which is the connection's own from now on.
-    fn succeeded(mut self) {
-        self.socket = None;
+    /// Hands over the socket, which is the connection's own from now on.
+    fn succeeded(mut self) -> Option<TcpStream> {
+        self.socket.take()
     }
 }
 

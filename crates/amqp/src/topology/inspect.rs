@@ -7,6 +7,9 @@ use std::fmt;
 /// More rounds of questions than there are arguments that a broker compares.
 pub(super) const ARGUMENTS: usize = 16;
 
+/// A limit below this one is worth a word: it is what RabbitMQ 4.0 and later set where nobody says any.
+const LOW_DELIVERY_LIMIT: u32 = 20;
+
 /// How a queue was declared, as far as is known. Begins as what we would have declared ourselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Observed {
@@ -63,6 +66,12 @@ impl Observed {
         table.into()
     }
 
+    /// Whether the queue feeds one consumer at a time.
+    pub(super) fn is_single_active(&self) -> bool {
+        let argument = self.arguments.get("x-single-active-consumer");
+        argument.is_some_and(|argument| argument.as_ref().is_some_and(|argument| argument.value == "true"))
+    }
+
     /// What in it loses messages. `ours` are the arguments with which we would have declared it.
     pub(super) fn risks(&self, ours: &FieldTable) -> Vec<Risk> {
         let value = |name: &str| match self.arguments.get(name) {
@@ -89,6 +98,11 @@ impl Observed {
             && value("x-overflow").is_none_or(|overflow| overflow == "drop-head")
         {
             risks.push(Risk::DropsHead(limit));
+        }
+        // Ours is far above; what is no number, or none, is the broker's own affair.
+        let limit = value("x-delivery-limit").and_then(|limit| limit.parse::<u32>().ok());
+        if let Some(limit) = limit.filter(|limit| *limit < LOW_DELIVERY_LIMIT) {
+            risks.push(Risk::DeliveryLimit(limit));
         }
         // What nobody dead-letters from is fine without.
         if ours.inner().contains_key("x-dead-letter-exchange") {
@@ -155,6 +169,8 @@ pub enum Risk {
     MessageTtl(String),
     /// A length limit with `overflow: drop-head`, RabbitMQ's default.
     DropsHead(String),
+    /// A low `x-delivery-limit`.
+    DeliveryLimit(u32),
     /// No `x-dead-letter-exchange`.
     NoDeadLetter,
     /// Dead-lettering without the at-least-once strategy.
@@ -172,6 +188,7 @@ impl Risk {
             Self::Expires(_) => "expires",
             Self::MessageTtl(_) => "message_ttl",
             Self::DropsHead(_) => "drops_head",
+            Self::DeliveryLimit(_) => "delivery_limit",
             Self::NoDeadLetter => "no_dead_letter",
             Self::DeadLettersAtMostOnce => "dead_letters_at_most_once",
             Self::NotReplicated => "not_replicated",
@@ -198,6 +215,11 @@ impl fmt::Display for Risk {
             Self::DropsHead(limit) => {
                 write!(f, "length limit {limit} with overflow drop-head: when it is full its oldest messages are dropped")
             }
+            Self::DeliveryLimit(limit) => write!(
+                f,
+                "x-delivery-limit={limit}: the broker itself gives a message up when drains, lost connections or \
+                 killed sidecars have brought it back so often"
+            ),
             Self::NoDeadLetter => {
                 f.write_str("it has no x-dead-letter-exchange: messages that the broker itself gives up are dropped")
             }

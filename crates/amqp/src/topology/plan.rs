@@ -28,6 +28,7 @@ pub struct QueuePlan {
 enum Purpose {
     Worker { dead_letter: String },
     DeadLetter,
+    Response,
     Retry { queue: String, delay: Duration },
 }
 
@@ -55,6 +56,14 @@ impl QueuePlan {
         }
     }
 
+    /// Where a worker's answers go that no message asked for.
+    pub fn response(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            purpose: Purpose::Response,
+        }
+    }
+
     /// Holds messages for `delay` (whole milliseconds) and gives them back to `queue`. One queue a delay, because
     /// messages expire only at the head of a queue.
     pub fn retry(queue: impl Into<String>, delay: Duration) -> Self {
@@ -75,7 +84,8 @@ impl QueuePlan {
         !matches!(self.purpose, Purpose::Retry { .. })
     }
 
-    pub(super) fn arguments(&self) -> FieldTable {
+    /// What it is declared with.
+    pub fn arguments(&self) -> FieldTable {
         let mut arguments = FieldTable::default();
         arguments.insert("x-queue-type".into(), text("quorum"));
         match &self.purpose {
@@ -83,7 +93,7 @@ impl QueuePlan {
                 dead_letter_to(&mut arguments, dead_letter);
                 arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(DELIVERY_LIMIT));
             }
-            Purpose::DeadLetter => {}
+            Purpose::DeadLetter | Purpose::Response => {}
             Purpose::Retry { queue, delay } => {
                 dead_letter_to(&mut arguments, queue);
                 arguments.insert("x-message-ttl".into(), milliseconds(*delay));

@@ -16,7 +16,7 @@ pub enum Kind {
     /// The name of a queue that retry and dead-letter queues are named after.
     Queue,
     /// The name of a queue that nothing is named after.
-    DeadLetterQueue,
+    PlainQueue,
     /// The path of an HTTP request, with or without a query.
     Path,
     /// A whole number.
@@ -56,7 +56,7 @@ impl Kind {
         match self {
             Self::Broker => "URL",
             Self::Vhost => "NAME",
-            Self::Queue | Self::DeadLetterQueue => "QUEUE",
+            Self::Queue | Self::PlainQueue => "QUEUE",
             Self::Path => "PATH",
             Self::Whole { .. } => "N",
             Self::Duration { .. } => "DURATION",
@@ -68,7 +68,7 @@ impl Kind {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Broker => "address",
-            Self::Vhost | Self::Queue | Self::DeadLetterQueue => "name",
+            Self::Vhost | Self::Queue | Self::PlainQueue => "name",
             Self::Path => "path",
             Self::Whole { .. } => "whole number",
             Self::Duration { .. } => "duration",
@@ -79,7 +79,7 @@ impl Kind {
     /// The unit that a value is counted in, in words; empty when it has none.
     pub fn unit(&self) -> &'static str {
         match self {
-            Self::Broker | Self::Vhost | Self::Queue | Self::DeadLetterQueue | Self::Path => "",
+            Self::Broker | Self::Vhost | Self::Queue | Self::PlainQueue | Self::Path => "",
             Self::Whole { unit, .. } => unit,
             Self::Duration { .. } | Self::DurationRange { .. } => "ms, s, m, h (written with the number)",
         }
@@ -93,7 +93,7 @@ impl Kind {
             Self::Queue => {
                 format!("a queue's name of 1 to {MAX_QUEUE_BYTES} bytes that does not begin with amq.")
             }
-            Self::DeadLetterQueue => {
+            Self::PlainQueue => {
                 format!("a queue's name of 1 to {MAX_NAME_BYTES} bytes that does not begin with amq.")
             }
             Self::Path => {
@@ -135,7 +135,7 @@ impl Value for String {
         match kind {
             Kind::Vhost => check_name(text, MAX_NAME_BYTES)?,
             Kind::Queue => check_queue(text, MAX_QUEUE_BYTES)?,
-            Kind::DeadLetterQueue => check_queue(text, MAX_NAME_BYTES)?,
+            Kind::PlainQueue => check_queue(text, MAX_NAME_BYTES)?,
             Kind::Path => check_path(text)?,
             Kind::Broker | Kind::Whole { .. } | Kind::Duration { .. } | Kind::DurationRange { .. } => {}
         }

@@ -28,6 +28,8 @@ pub struct Settings {
     pub port: u16,
     /// The path that messages are posted to; begins with `/`.
     pub path: String,
+    /// The path at which the worker is introduced to its work, if any; begins with `/`.
+    pub init_path: Option<String>,
     /// Messages in flight in one replica; 1 to 1000.
     pub concurrency: u16,
     /// How long the worker may take for one message; above zero, at most 24 h.
@@ -39,6 +41,16 @@ pub struct Settings {
     /// The queue for messages that are given up, never the same as `queue`; `None` only when there is no queue and
     /// none was named.
     pub dead_letter: Option<String>,
+    /// The queue for answers to messages without a reply-to; never the same as `queue` or `dead_letter`.
+    pub response_queue: Option<String>,
+    /// The longest message that the worker gets, in bytes.
+    pub max_body_bytes: u32,
+    /// The longest answer that becomes a reply, in bytes; 1 to 16 MiB.
+    pub reply_max_bytes: u32,
+    /// How long a message may be deferred; 1 s to 24 h.
+    pub max_defer: Duration,
+    /// How many accepted messages each sidecar remembers; 0 to 100000.
+    pub remember_completed: u32,
     /// The lowest replica count; not more than `max_replicas`.
     pub min_replicas: u32,
     /// The highest replica count; at least 1.
@@ -66,6 +78,7 @@ impl Settings {
             "queue" => self.queue.clone()?,
             "port" => self.port.to_string(),
             "path" => self.path.clone(),
+            "init-path" => self.init_path.clone()?,
             "concurrency" => self.concurrency.to_string(),
             "timeout" => format_duration(self.timeout),
             "max-attempts" => self.max_attempts.to_string(),
@@ -74,6 +87,11 @@ impl Settings {
                 format!("{}..{}", format_duration(min), format_duration(max))
             }
             "dead-letter" => self.dead_letter.clone()?,
+            "response-queue" => self.response_queue.clone()?,
+            "max-body-bytes" => self.max_body_bytes.to_string(),
+            "reply-max-bytes" => self.reply_max_bytes.to_string(),
+            "max-defer" => format_duration(self.max_defer),
+            "remember-completed" => self.remember_completed.to_string(),
             "min-replicas" => self.min_replicas.to_string(),
             "max-replicas" => self.max_replicas.to_string(),
             "messages-per-replica" => self.messages_per_replica.to_string(),
@@ -103,6 +121,7 @@ pub fn parse(source: &(impl Source + ?Sized)) -> Result<Settings, Problems> {
         },
         port: reader.value(&t::PORT),
         path: reader.value(&t::PATH),
+        init_path: reader.optional(&t::INIT_PATH),
         concurrency: reader.value(&t::CONCURRENCY),
         timeout: reader.value(&t::TIMEOUT),
         max_attempts: reader.value(&t::MAX_ATTEMPTS),
@@ -111,6 +130,11 @@ pub fn parse(source: &(impl Source + ?Sized)) -> Result<Settings, Problems> {
             .optional(&t::DEAD_LETTER)
             .or_else(|| queue.as_deref().map(dead_letter_queue)),
         queue,
+        response_queue: reader.optional(&t::RESPONSE_QUEUE),
+        max_body_bytes: reader.value(&t::MAX_BODY_BYTES),
+        reply_max_bytes: reader.value(&t::REPLY_MAX_BYTES),
+        max_defer: reader.value(&t::MAX_DEFER),
+        remember_completed: reader.value(&t::REMEMBER_COMPLETED),
         min_replicas: reader.value(&t::MIN_REPLICAS),
         max_replicas: reader.value(&t::MAX_REPLICAS),
         messages_per_replica: reader.value(&t::MESSAGES_PER_REPLICA),
@@ -170,6 +194,7 @@ impl<S: Source + ?Sized> Reader<'_, S> {
             max_replicas,
             queue,
             dead_letter,
+            response_queue,
             ..
         } = settings;
         if min_replicas > max_replicas && self.can_compare(&t::MIN_REPLICAS, &t::MAX_REPLICAS) {
@@ -186,6 +211,15 @@ impl<S: Source + ?Sized> Reader<'_, S> {
         {
             let why = format!("is the same as {}", self.source.name(&t::QUEUE));
             self.refuse(&t::DEAD_LETTER, dead, &why, "the name of another queue");
+        }
+        // Answers would come back as messages, for ever, or lie among those that were given up.
+        for (other, setting) in [(queue, &t::QUEUE), (dead_letter, &t::DEAD_LETTER)] {
+            if let (Some(response), Some(other)) = (response_queue, other)
+                && response == other
+            {
+                let why = format!("is the same as {}", self.source.name(setting));
+                self.refuse(&t::RESPONSE_QUEUE, response, &why, "the name of another queue");
+            }
         }
     }
 

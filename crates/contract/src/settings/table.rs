@@ -68,6 +68,17 @@ pub const PATH: Setting = Setting {
     components: &[Sidecar],
 };
 
+/// The path at which the worker is introduced to its work.
+pub const INIT_PATH: Setting = Setting {
+    name: "init-path",
+    kind: Kind::Path,
+    default: None,
+    default_note: "none: the first that a worker gets is a message",
+    sentence: "The path that the worker is called at after each of its starts; it gets no message before it has answered with 2xx, or with 404, 405 or 501 for not knowing the path",
+    when: "When a worker has to make itself ready after its port is open, or wants to know its queue and its limits",
+    components: &[Sidecar],
+};
+
 /// Messages at a time in one replica.
 pub const CONCURRENCY: Setting = Setting {
     name: "concurrency",
@@ -130,12 +141,82 @@ pub const RETRY_BACKOFF: Setting = Setting {
 /// Where given-up messages go.
 pub const DEAD_LETTER: Setting = Setting {
     name: "dead-letter",
-    kind: Kind::DeadLetterQueue,
+    kind: Kind::PlainQueue,
     default: None,
     default_note: "the queue's name with .dead behind it",
     sentence: "The queue that messages go to when they are given up, each with the reason",
     when: "When several queues are to share one dead-letter queue",
     components: &[Sidecar, Autoscaler],
+};
+
+/// How long a message may be that the worker gets.
+pub const MAX_BODY_BYTES: Setting = Setting {
+    name: "max-body-bytes",
+    kind: Kind::Whole {
+        min: 1,
+        max: 512 * 1024 * 1024,
+        unit: "bytes",
+    },
+    default: Some("16777216"),
+    default_note: "",
+    sentence: "The longest message that the worker gets; a longer one is given up at once",
+    when: "Lower it to what the worker can bear. Raise it for larger messages, and the sidecar's memory with it: it holds one whole at least. RabbitMQ itself takes 16 MiB from 4.0 on unless it is told otherwise, and 128 MiB before",
+    components: &[Sidecar],
+};
+
+/// Where answers go that no message asked for.
+pub const RESPONSE_QUEUE: Setting = Setting {
+    name: "response-queue",
+    kind: Kind::PlainQueue,
+    default: None,
+    default_note: "none: only a message with reply-to gets a reply",
+    sentence: "The queue that the worker's answers go to when the message names no reply-to of its own; not the queue and not its dead-letter queue",
+    when: "When somebody is to go on with what the worker answers, for example another worker",
+    components: &[Sidecar],
+};
+
+/// How long an answer may be that becomes a reply.
+pub const REPLY_MAX_BYTES: Setting = Setting {
+    name: "reply-max-bytes",
+    kind: Kind::Whole {
+        min: 1,
+        max: 16 * 1024 * 1024,
+        unit: "bytes",
+    },
+    default: Some("1048576"),
+    default_note: "",
+    sentence: "The longest answer that becomes a reply; a message that is to get a longer one is given up and none is cut",
+    when: "Raise it when answers are larger, and the sidecar's memory with it: it holds one for each message in flight. RabbitMQ itself takes 16 MiB from 4.0 on",
+    components: &[Sidecar],
+};
+
+/// How long a message may be deferred.
+pub const MAX_DEFER: Setting = Setting {
+    name: "max-defer",
+    kind: Kind::Duration {
+        min: Duration::from_secs(1),
+        max: DAY,
+    },
+    default: Some("25m"),
+    default_note: "",
+    sentence: "How long the worker may take for a message that it defers, from its dispatch on, whatever it asks for",
+    when: "Raise it for longer work, and the broker's consumer_timeout with it, which takes messages back after 30m; stay some minutes below that",
+    components: &[Sidecar],
+};
+
+/// How many accepted messages are remembered.
+pub const REMEMBER_COMPLETED: Setting = Setting {
+    name: "remember-completed",
+    kind: Kind::Whole {
+        min: 0,
+        max: 100_000,
+        unit: "messages",
+    },
+    default: Some("10000"),
+    default_note: "",
+    sentence: "How many accepted messages with an id each sidecar remembers for an hour, so that one which the broker delivers again is not done again; 0 for none",
+    when: "Set it to 0 when publishers use one message-id for different work with the same body",
+    components: &[Sidecar],
 };
 
 /// The lowest replica count.
@@ -204,11 +285,17 @@ pub static SETTINGS: &[Setting] = &[
     QUEUE,
     PORT,
     PATH,
+    INIT_PATH,
     CONCURRENCY,
     TIMEOUT,
     MAX_ATTEMPTS,
     RETRY_BACKOFF,
     DEAD_LETTER,
+    MAX_BODY_BYTES,
+    RESPONSE_QUEUE,
+    REPLY_MAX_BYTES,
+    MAX_DEFER,
+    REMEMBER_COMPLETED,
     MIN_REPLICAS,
     MAX_REPLICAS,
     MESSAGES_PER_REPLICA,

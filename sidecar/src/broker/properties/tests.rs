@@ -158,6 +158,42 @@ fn a_delivery_is_taken_apart_and_a_copy_still_knows_where_it_was_published() {
 }
 
 #[test]
+fn a_publisher_who_claims_what_was_set_aside_cannot_flood_the_worker() {
+    let long = "x".repeat(256);
+    let message = self::message(&[
+        (headers::EXCHANGE, text(&long)),
+        (headers::ROUTING_KEY, text(&long)),
+        (headers::USER_ID, text(&long)),
+        (headers::EXPIRATION, text(&long)),
+    ]);
+    assert_eq!(
+        (message.exchange.as_str(), message.routing_key.as_str()),
+        ("shop", "order.new")
+    );
+    assert_eq!((message.user_id, message.expiration), (None, None));
+    // The longest that a property can be is taken.
+    let longest = "x".repeat(255);
+    let message = self::message(&[(headers::ROUTING_KEY, text(&longest))]);
+    assert_eq!(message.routing_key, longest);
+}
+
+#[test]
+fn a_cc_header_is_seen_once_even_when_an_older_one_was_set_aside() {
+    let both = [("CC", text("new")), (headers::CC, text("older"))];
+    let seen = message(&both).headers;
+    assert_eq!(seen, [("CC".to_owned(), "new".to_owned())]);
+}
+
+#[test]
+fn headers_keep_their_order_from_attempt_to_attempt() {
+    let names = |seen: Vec<(String, String)>| seen.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    let first = [("A", text("1")), ("CC", text("audit")), ("z", text("2"))];
+    let later = [("A", text("1")), (headers::CC, text("audit")), ("z", text("2"))];
+    assert_eq!(names(message(&first).headers), ["CC", "A", "z"]);
+    assert_eq!(names(message(&later).headers), ["CC", "A", "z"]);
+}
+
+#[test]
 fn a_copy_keeps_every_property_and_header_but_those_that_the_broker_acts_on() {
     let cc = array(vec![text("audit")]);
     let deaths = array(vec![text("once")]);
