@@ -4,6 +4,7 @@
 mod support;
 
 use http::{Method, StatusCode};
+use lapin::BasicProperties;
 use ops::admin::{AdminRequest, AdminResponse};
 use sidecar::admin::Admin;
 use sidecar::domain::lever::Remote;
@@ -154,9 +155,10 @@ async fn the_metrics_are_those_of_the_reference() {
     let address = broker.add_user(&unique("sidecar"), "secret", &vhost).await;
     let worker = Worker::start(
         |request: &Received| match (request.text().as_str(), request.number) {
-            ("bad", _) => 400,
-            (_, 1) => 500,
-            _ => 200,
+            ("bad", _) => Answer::status(400),
+            ("deferred", 3) => Answer::status(202).header("x-defer", "0"),
+            (_, 1) => Answer::status(500),
+            _ => Answer::ok(),
         },
     )
     .await;
@@ -170,9 +172,12 @@ async fn the_metrics_are_those_of_the_reference() {
     scene.until_state(State::Consuming).await;
     scene.publish("retried").await;
     scene.until_settled(1).await;
-    scene.amqp.delete(&format!("{}.dead", scene.queue)).await;
-    scene.publish("bad").await;
+    scene.publish("deferred").await;
     scene.until_settled(2).await;
+    scene.amqp.delete(&format!("{}.dead", scene.queue)).await;
+    let asking = BasicProperties::default().with_reply_to("nobody".into());
+    scene.amqp.publish(&scene.queue, "bad", asking).await;
+    scene.until_settled(3).await;
     let origin = [("origin", "https://example.org")];
     post(&url(&scene.sidecar, "/drain"), &origin, "").await.unwrap();
     let close = ["close_all_connections", "-p", &vhost, "closed by a test"];
@@ -255,6 +260,8 @@ async fn pull(admin: &Admin, path: &str, peer: &str, bearer: Option<&str>) -> Ad
         method: Method::POST,
         path: path.to_owned(),
         query: String::new(),
+        headers: http::HeaderMap::new(),
+        body: Some(bytes::Bytes::new()),
         peer: peer.parse().unwrap(),
         is_from_page: false,
         bearer: bearer.map(str::to_owned),

@@ -12,7 +12,7 @@ fn wrong(setting: &Setting) -> &'static str {
     match setting.kind {
         Kind::Broker => "http://127.0.0.1",
         Kind::Vhost => "a\tb",
-        Kind::Queue | Kind::DeadLetterQueue => "amq.orders",
+        Kind::Queue | Kind::PlainQueue => "amq.orders",
         Kind::Path => "message",
         Kind::Whole { .. } => "many",
         Kind::Duration { .. } => "soon",

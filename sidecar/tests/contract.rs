@@ -239,3 +239,15 @@ async fn with_a_concurrency_of_one_nothing_waits_behind_the_message_in_hand() {
     assert_eq!(scene.worker.most_in_flight(), 1);
     scene.end().await;
 }
+
+#[tokio::test]
+async fn connections_to_the_worker_are_kept() {
+    let scene = Scene::new(|_| 200).await;
+    let messages = (0..2000).map(|_| ("m", BasicProperties::default()));
+    scene.amqp.publish_many(&scene.queue, messages).await;
+    scene.until_settled(2000).await;
+    let connections = scene.worker.connections();
+    // One for each message at a time, and a few to try the port.
+    assert!(connections <= 16, "{connections} for 2000 messages, 4 at a time");
+    scene.end().await;
+}

@@ -120,6 +120,11 @@ async fn an_existing_queue_is_used_as_it_is_and_each_risk_is_named() {
         risks_of(durable, table([quorum.clone()])).await,
         words(["no_dead_letter"])
     );
+    let limited = table([quorum.clone(), ("x-delivery-limit", number(3))]);
+    assert_eq!(
+        risks_of(durable, limited).await,
+        words(["delivery_limit", "no_dead_letter"])
+    );
     let ttl = table([
         quorum.clone(),
         ("x-message-ttl", number(600_000)),

@@ -335,7 +335,7 @@ async fn all_but_the_subscription_is_ready_while_the_worker_starts() {
     worker.crash();
     let (queue, amqp) = (unique("orders"), broker.amqp().await);
     let mut config = config(broker.url(), &queue, worker.port());
-    config.concurrency = 77;
+    config.concurrency = 11;
     let prefetch = config.prefetch().to_string();
     let sidecar = Running::start(config).await;
     until_state(&sidecar, State::WaitingForWorker).await;

@@ -261,17 +261,27 @@ async fn crashed_worker_suspects_are_tried_alone_until_the_killer_is_known_and_i
 }
 
 #[tokio::test]
-async fn redirects_and_deferrals_are_dead_lettered_and_never_followed_or_accepted() {
+async fn redirects_are_dead_lettered_and_never_followed() {
     let (attempts, dead) = fate_of(|_| Answer::status(302).header("location", "/elsewhere")).await;
     assert_eq!(
         (attempts, reasons(&dead)),
         (vec![1], vec!["redirected".to_owned()])
     );
-    let (attempts, dead) = fate_of(|_| Answer::status(202).header("x-defer", "60")).await;
-    assert_eq!(
-        (attempts, reasons(&dead)),
-        (vec![1], vec!["defer_unsupported".to_owned()])
-    );
+}
+
+#[tokio::test]
+async fn without_an_address_for_callbacks_deferrals_are_dead_lettered_and_never_accepted() {
+    let scene = Scene::with(
+        testkit::broker().await,
+        |_| Answer::status(202).header("x-defer", "60"),
+        |config| config.admin = None,
+    )
+    .await;
+    scene.publish("m").await;
+    scene.until_settled(1).await;
+    assert_eq!(scene.worker.requests()[0].header("x-callback-url"), "");
+    assert_eq!(reasons(&scene.dead_letters().await), ["defer_unsupported"]);
+    scene.end().await;
 }
 
 #[tokio::test]

@@ -63,6 +63,13 @@ pub fn config(broker: &str, queue: &str, port: u16) -> Config {
         broker: broker.parse().unwrap(),
         queue: queue.to_owned(),
         dead_letter: format!("{queue}.dead"),
+        response_queue: None,
+        max_body_bytes: 16 * 1024 * 1024,
+        reply_max_bytes: 1024 * 1024,
+        max_defer: Duration::from_mins(25),
+        init_path: None,
+        callback_port: false,
+        remember_completed: 10_000,
         worker: WorkerAddress {
             host: "127.0.0.1".to_owned(),
             port,
@@ -195,4 +202,14 @@ impl Scene {
     pub async fn dead_letters(&self) -> Vec<testkit::Message> {
         self.amqp.get_all(&format!("{}.dead", self.queue)).await
     }
+}
+
+/// The rows of the table below a heading of the page of faults.
+pub fn rows_of_the_page(heading: &str) -> Vec<String> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/faults.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let (_, section) = page.split_once(&format!("\n## {heading}\n")).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    rows.map(str::to_owned).collect()
 }
