@@ -25,6 +25,8 @@ pub enum Play {
     Drop,
     /// Answers 200 after a while.
     Slow(Duration),
+    /// The worker's process dies with everything that it has in hand.
+    Crash,
 }
 
 const VERDICT_JSON: (&str, &str) = ("content-type", "application/vnd.kubedaemon.verdict+json");
@@ -52,9 +54,80 @@ pub enum Row {
     NoByHeader,
     /// A 5xx at every attempt.
     Poison,
+    /// The end of the worker's process at every attempt.
+    Killer,
 }
 
-/// Draws the row of a message: each has its share, most are ordinary.
+/// Which rows there are, and how large messages are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mix {
+    /// Every row of the contract; from nothing to a mebibyte.
+    Everything,
+    /// Yes, no and retries that end soon; small. For runs with hundreds of restarts.
+    Quick,
+    /// A few that can never be done among many that can; small.
+    Poisonous,
+    /// The same, and a few of them end the worker.
+    Deadly,
+}
+
+impl Mix {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Everything, Self::Quick, Self::Poisonous, Self::Deadly];
+
+    /// The word by which a worker is told.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Everything => "everything",
+            Self::Quick => "quick",
+            Self::Poisonous => "poisonous",
+            Self::Deadly => "deadly",
+        }
+    }
+
+    /// Draws the row of a message.
+    pub fn row(self, seed: u64, id: &str) -> Row {
+        match self {
+            Self::Everything => row(seed, id),
+            Self::Quick => quick_row(seed, id),
+            Self::Poisonous => poisonous_row(seed, id),
+            Self::Deadly => match hash(seed, id) % 1000 {
+                30..32 => Row::Killer,
+                _ => poisonous_row(seed, id),
+            },
+        }
+    }
+
+    /// The length of a message's body.
+    pub fn body_bytes(self, seed: u64, id: &str) -> usize {
+        match self {
+            Self::Everything => body_bytes(seed, id),
+            Self::Quick | Self::Poisonous | Self::Deadly => body_bytes(seed, id) % 300,
+        }
+    }
+}
+
+fn quick_row(seed: u64, id: &str) -> Row {
+    match hash(seed, id) % 1000 {
+        0..500 => Row::Yes(200),
+        500..700 => Row::YesSlowly,
+        700..800 => Row::Once(Play::Answer(500, None, "not now")),
+        800..950 => Row::No(422),
+        _ => Row::Poison,
+    }
+}
+
+/// 2 % fail every time, 1 % are refused.
+fn poisonous_row(seed: u64, id: &str) -> Row {
+    match hash(seed, id) % 1000 {
+        0..20 => Row::Poison,
+        20..30 => Row::No(422),
+        30..300 => Row::YesSlowly,
+        _ => Row::Yes(200),
+    }
+}
+
+/// Draws the row of a message among all: each has its share, most are ordinary.
 pub fn row(seed: u64, id: &str) -> Row {
     match hash(seed, id) % 1000 {
         0..300 => Row::Yes(200),
@@ -90,7 +163,9 @@ impl Row {
             | Self::YesByJson
             | Self::Once(_)
             | Self::Throttled(_) => Fate::Accepted,
-            Self::No(_) | Self::Redirect | Self::NoByHeader | Self::Poison => Fate::DeadLettered,
+            Self::No(_) | Self::Redirect | Self::NoByHeader | Self::Poison | Self::Killer => {
+                Fate::DeadLettered
+            }
         }
     }
 
@@ -111,6 +186,7 @@ impl Row {
             Self::Redirect => Play::Answer(307, Some(("location", "/elsewhere")), ""),
             Self::NoByHeader => Play::Answer(200, Some(("x-message-verdict", "reject")), ""),
             Self::Poison => Play::Answer(500, None, "poison"),
+            Self::Killer => Play::Crash,
         }
     }
 }

@@ -48,3 +48,11 @@ pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     listener.local_addr().expect("it has an address").port()
 }
+
+/// A port for a program that ends and starts again: below the range from which Linux takes the local ports of outgoing
+/// connections, so that nobody is given it meanwhile.
+pub fn lasting_port() -> u16 {
+    let free = std::iter::repeat_with(|| fastrand::u16(12_000..19_000))
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.expect("the ports do not end")
+}

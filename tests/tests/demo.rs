@@ -1,7 +1,6 @@
 //! The demo tells its story to the end.
 
 use std::process::Command;
-use suite::report;
 use testkit::broker;
 
 #[tokio::test]
@@ -41,5 +40,5 @@ async fn the_demo_ends_with_its_last_line() {
         value("replicas").starts_with("0>") && value("replicas").ends_with(">0"),
         "{last}"
     );
-    report::line(last);
+    testkit::say(last);
 }

@@ -1,7 +1,6 @@
 //! The figures are measured and printed; nothing about time is asserted, because machines differ.
 
 use std::process::Command;
-use suite::report;
 
 #[tokio::test]
 async fn zero_to_one_is_measured_over_fifty_runs_each() {
@@ -14,5 +13,5 @@ async fn zero_to_one_is_measured_over_fifty_runs_each() {
     ] {
         assert!(said.contains(line), "{line} is not in {said}");
     }
-    report::line(&said);
+    testkit::say(&said);
 }

@@ -1,7 +1,8 @@
 //! A worker for tests: plays the row drawn for each message and writes what it does to a log before it does it.
 //!
-//! `PORT` is where it listens. With `WORKER_SEED` it plays rows; without, everything is answered 200. `WORKER_LOG`
-//! gets a line a request: `<id> <attempt> <status or word> <nanoseconds since the epoch>`.
+//! `PORT` is where it listens. With `WORKER_SEED` it plays the rows of `WORKER_MIX`, all of them unless it says
+//! otherwise; without, everything is answered 200. `WORKER_LOG` gets a line a request:
+//! `<id> <attempt> <status or word> <nanoseconds since the epoch>`.
 #![expect(
     clippy::disallowed_methods,
     reason = "a worker reads its environment and the clock"
@@ -20,13 +21,14 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::SystemTime;
-use suite::fate::{Play, Row, hash_bytes, row};
+use suite::fate::{Mix, Play, Row, hash_bytes};
 use tokio::net::TcpListener;
 
 type Body = http_body_util::combinators::BoxBody<Bytes, std::io::Error>;
 
 struct Worker {
     seed: Option<u64>,
+    mix: Mix,
     log: Option<File>,
     calls: AtomicU64,
 }
@@ -40,11 +42,19 @@ async fn main() -> anyhow::Result<()> {
         .ok()
         .map(|seed| seed.parse())
         .transpose()?;
+    let mix = match std::env::var("WORKER_MIX") {
+        Err(_) => Mix::Everything,
+        Ok(word) => Mix::ALL
+            .into_iter()
+            .find(|mix| mix.as_str() == word)
+            .with_context(|| format!("WORKER_MIX={word} is no mix"))?,
+    };
     let log = std::env::var_os("WORKER_LOG")
         .map(|path| File::options().create(true).append(true).open(path))
         .transpose()?;
     let worker = Arc::new(Worker {
         seed,
+        mix,
         log,
         calls: AtomicU64::new(0),
     });
@@ -96,7 +106,7 @@ impl Worker {
             self.note(&id, &attempt, "corrupt")?;
             return Ok(answer(400, None, "corrupt"));
         }
-        let row: Row = row(seed, &id);
+        let row: Row = self.mix.row(seed, &id);
         match row.play(attempt.parse().unwrap_or(0), calls) {
             Play::Answer(status, header, text) => {
                 let explicit = header.is_some_and(|(name, _)| name != "retry-after" && name != "location");
@@ -116,6 +126,10 @@ impl Worker {
             Play::Hang => {
                 self.note(&id, &attempt, "hang")?;
                 std::future::pending().await
+            }
+            Play::Crash => {
+                self.note(&id, &attempt, "crash")?;
+                std::process::abort()
             }
             Play::Drop => {
                 self.note(&id, &attempt, "drop")?;
