@@ -100,11 +100,11 @@ pub fn describe() {
     );
     // An alert can only watch what is there before it happens.
     counter!(STALLS).increment(0);
-    for cause in ["cancelled", "channel_closed"] {
-        counter!(CONSUMER_ENDS, "cause" => cause).increment(0);
+    for cause in ConsumerEnd::ALL {
+        counter!(CONSUMER_ENDS, "cause" => cause.as_str()).increment(0);
     }
-    for reason in ["cannot_subscribe", "blocked", "single_active_consumer"] {
-        gauge!(HOLDING, "reason" => reason).increment(0);
+    for reason in HoldReason::ALL {
+        gauge!(HOLDING, "reason" => reason.as_str()).increment(0);
     }
 }
 
@@ -205,30 +205,49 @@ pub fn cannot_connect(broker: &str, cause: &str) {
 /// The broker refuses the subscription; said when the cause changes.
 pub fn cannot_subscribe(queue: &str, cause: &str) -> Holding {
     warn!(queue, cause, "the queue cannot be consumed; trying until it can");
-    Holding::because("cannot_subscribe")
+    Holding::because(HoldReason::CannotSubscribe)
 }
 
 /// Something at the broker holds the sidecar up for as long as this lives.
 #[derive(Debug)]
 #[must_use = "it holds for as long as the value lives"]
-pub struct Holding(&'static str);
+pub struct Holding(HoldReason);
+
+#[derive(Debug, Clone, Copy)]
+enum HoldReason {
+    CannotSubscribe,
+    Blocked,
+    SingleActiveConsumer,
+}
+
+impl HoldReason {
+    const ALL: [Self; 3] = [Self::CannotSubscribe, Self::Blocked, Self::SingleActiveConsumer];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::CannotSubscribe => "cannot_subscribe",
+            Self::Blocked => "blocked",
+            Self::SingleActiveConsumer => "single_active_consumer",
+        }
+    }
+}
 
 impl Holding {
-    fn because(reason: &'static str) -> Self {
-        gauge!(HOLDING, "reason" => reason).increment(1);
+    fn because(reason: HoldReason) -> Self {
+        gauge!(HOLDING, "reason" => reason.as_str()).increment(1);
         Self(reason)
     }
 }
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        gauge!(HOLDING, "reason" => self.0).decrement(1);
+        gauge!(HOLDING, "reason" => self.0.as_str()).decrement(1);
     }
 }
 
 /// The broker takes no publishes: copies wait.
 pub fn blocked() -> Holding {
-    Holding::because("blocked")
+    Holding::because(HoldReason::Blocked)
 }
 
 /// Messages wait in a queue that feeds one consumer at a time, and this one is not it.
@@ -237,7 +256,7 @@ pub fn stands_by(queue: &str) -> Holding {
         queue,
         "messages wait for the active consumer of the queue, which is another one (x-single-active-consumer); this one takes over when that goes"
     );
-    Holding::because("single_active_consumer")
+    Holding::because(HoldReason::SingleActiveConsumer)
 }
 
 /// Messages wait, there is room, and none comes; the generation is given up.
@@ -246,9 +265,29 @@ pub fn stalled(queue: &str, ready: u32) {
     debug!(queue, ready, "deliveries are stalled");
 }
 
+/// What the broker ended.
+#[derive(Debug, Clone, Copy)]
+pub enum ConsumerEnd {
+    /// The subscription: `basic.cancel`.
+    Cancelled,
+    /// Its channel: `channel.close`.
+    ChannelClosed,
+}
+
+impl ConsumerEnd {
+    const ALL: [Self; 2] = [Self::Cancelled, Self::ChannelClosed];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Cancelled => "cancelled",
+            Self::ChannelClosed => "channel_closed",
+        }
+    }
+}
+
 /// Consuming ended without our doing while the connection lives.
-pub fn consumer_ended(queue: &str, kind: &'static str, cause: &str) {
-    counter!(CONSUMER_ENDS, "cause" => kind).increment(1);
+pub fn consumer_ended(queue: &str, end: ConsumerEnd, cause: &str) {
+    counter!(CONSUMER_ENDS, "cause" => end.as_str()).increment(1);
     warn!(queue, cause, "the broker ended the consumer; subscribing again");
 }
 

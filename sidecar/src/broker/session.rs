@@ -7,7 +7,7 @@ use super::settler::Settler;
 use super::stall::until_stalled;
 use crate::domain::budget::Budget;
 use crate::pipeline::{Delivery, Pipeline};
-use crate::telemetry;
+use crate::telemetry::{self, ConsumerEnd};
 use futures_util::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +20,12 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 const CANCELLED: &str = "the consumer was cancelled (was the queue deleted, or a message held for longer than the \
                          broker's consumer timeout?)";
 
-/// A bounded word for labels.
-pub(super) fn kind_of_end(cause: &str) -> &'static str {
+/// What the broker ended, by why the session did.
+pub(super) fn kind_of_end(cause: &str) -> ConsumerEnd {
     if cause == CANCELLED {
-        "cancelled"
+        ConsumerEnd::Cancelled
     } else {
-        "channel_closed"
+        ConsumerEnd::ChannelClosed
     }
 }
 
