@@ -13,6 +13,9 @@ use tokio::time::Instant;
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 /// For how long a queue that does not exist is waited for.
 const QUEUE_COMES_WITHIN: Duration = Duration::from_secs(3);
+/// For how long a queue that refuses is asked again. A quorum queue is known by its name a moment before it has a leader,
+/// and refuses what comes in between; a full queue's refusal should be heard soon.
+const QUEUE_TAKES_WITHIN: Duration = Duration::from_millis(500);
 /// Between two tries.
 const QUEUE_EVERY: Duration = Duration::from_millis(100);
 
@@ -108,8 +111,8 @@ impl Publisher {
             .unwrap_or(Err(PublishError::TimedOut))
     }
 
-    /// As [`publish`](Self::publish) to a queue, which is waited for when it does not exist, for 3 s: somebody who annotates
-    /// a workload may publish before the queue is made.
+    /// As [`publish`](Self::publish) to a queue that may not be made yet: somebody who annotates a workload may publish
+    /// at once. It is waited for when it does not exist, for 3 s, and asked again when it refuses, for half a second.
     ///
     /// # Errors
     /// Those of [`publish`](Self::publish).
@@ -119,11 +122,15 @@ impl Publisher {
         properties: BasicProperties,
         body: &[u8],
     ) -> Result<(), PublishError> {
-        let deadline = Instant::now() + QUEUE_COMES_WITHIN;
+        let begun = Instant::now();
         loop {
             let published = self.publish("", queue, properties.clone(), body).await;
-            let is_missing = matches!(published, Err(PublishError::Unroutable { .. }));
-            if !is_missing || Instant::now() >= deadline {
+            let patience = match published {
+                Err(PublishError::Unroutable { .. }) => QUEUE_COMES_WITHIN,
+                Err(PublishError::Refused { .. }) => QUEUE_TAKES_WITHIN,
+                _ => return published,
+            };
+            if begun.elapsed() >= patience {
                 return published;
             }
             tokio::time::sleep(QUEUE_EVERY).await;

@@ -68,6 +68,29 @@ async fn a_full_queue_refuses_and_takes_again_when_there_is_room() {
     amqp.delete(&queue).await;
 }
 
+/// The broker tells a queue's name before the queue has a leader; what is published in between is refused. A few in a
+/// hundred meet that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_takes_messages_while_it_is_being_made() {
+    let (publisher, amqp) = publisher().await;
+    let maker = Arc::new(testkit::broker().await.amqp().await);
+    for _ in 0..100 {
+        let queue = unique("orders");
+        let making = tokio::spawn({
+            let (maker, queue) = (Arc::clone(&maker), queue.clone());
+            async move { maker.declare_quorum(&queue).await }
+        });
+        // Not `until`, which pauses: the moment is short.
+        while amqp.depth(&queue).await.is_none() {}
+        publisher
+            .publish_once_there(&queue, BasicProperties::default(), b"early")
+            .await
+            .unwrap();
+        making.await.unwrap();
+        amqp.delete(&queue).await;
+    }
+}
+
 #[tokio::test]
 async fn a_fault_of_one_message_costs_its_channel_and_the_next_one_gets_another() {
     let (publisher, amqp) = publisher().await;

@@ -10,9 +10,14 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProper
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
 /// How many messages [`Amqp::publish_many`] has on the way before it waits for the oldest confirm.
 const UNCONFIRMED: usize = 500;
+/// For how long the broker may refuse a message.
+const REFUSALS: Duration = Duration::from_secs(10);
+const BETWEEN_TRIES: Duration = Duration::from_millis(20);
 
 /// A connection to a broker with one channel for publishing.
 ///
@@ -78,13 +83,35 @@ impl Amqp {
         self.publish_many(queue, [(body, properties)]).await;
     }
 
-    /// Publishes messages in order, some hundreds at a time on their way, and returns when all are confirmed.
-    /// Panics when one cannot be routed: the queue must exist.
+    /// Publishes messages in order, some hundreds at a time on their way, and returns when all are confirmed. One that the
+    /// broker refuses comes after the others: a quorum queue that is being made refuses until it has a leader.
+    ///
+    /// Panics when one cannot be routed, because the queue must exist, and when one is refused for long.
     pub async fn publish_many<B: AsRef<[u8]>>(
         &self,
         queue: &str,
         messages: impl IntoIterator<Item = (B, BasicProperties)>,
     ) {
+        let begun = Instant::now();
+        let mut refused = self.publish_in_order(queue, messages).await;
+        while !refused.is_empty() {
+            assert!(
+                begun.elapsed() < REFUSALS,
+                "queue {queue} does not take messages: it refused {}",
+                refused.len()
+            );
+            sleep(BETWEEN_TRIES).await;
+            refused = self.publish_in_order(queue, refused).await;
+        }
+    }
+
+    /// Returns the messages that the broker refused.
+    async fn publish_in_order<B: AsRef<[u8]>>(
+        &self,
+        queue: &str,
+        messages: impl IntoIterator<Item = (B, BasicProperties)>,
+    ) -> Vec<(B, BasicProperties)> {
+        let mut refused = Vec::new();
         let options = BasicPublishOptions {
             mandatory: true,
             ..BasicPublishOptions::default()
@@ -96,19 +123,27 @@ impl Amqp {
                 None => properties.with_delivery_mode(PERSISTENT),
             };
             if unconfirmed.len() == UNCONFIRMED
-                && let Some(oldest) = unconfirmed.pop_front()
+                && let Some((confirm, message)) = unconfirmed.pop_front()
+                && !is_taken(queue, confirm).await
             {
-                confirmed(queue, oldest).await;
+                refused.push(message);
             }
-            let sent = self
-                .publishing
-                .basic_publish("".into(), queue.into(), options, body.as_ref(), properties)
-                .await;
-            unconfirmed.push_back(sent.expect("the message is sent"));
+            let sent = self.publishing.basic_publish(
+                "".into(),
+                queue.into(),
+                options,
+                body.as_ref(),
+                properties.clone(),
+            );
+            let confirm = sent.await.expect("the message is sent");
+            unconfirmed.push_back((confirm, (body, properties)));
         }
-        for confirm in unconfirmed {
-            confirmed(queue, confirm).await;
+        for (confirm, message) in unconfirmed {
+            if !is_taken(queue, confirm).await {
+                refused.push(message);
+            }
         }
+        refused
     }
 
     /// Takes the oldest message out of `queue`, acknowledged; `None` when no message is ready.
@@ -192,9 +227,11 @@ impl fmt::Debug for Amqp {
 /// AMQP 0-9-1 `delivery-mode` of a message that survives a restart.
 const PERSISTENT: u8 = 2;
 
-async fn confirmed(queue: &str, confirm: impl Future<Output = lapin::Result<Confirmation>>) {
+/// `false` when the broker refused it (`basic.nack`).
+async fn is_taken(queue: &str, confirm: impl Future<Output = lapin::Result<Confirmation>>) -> bool {
     match confirm.await.expect("the broker confirms") {
-        Confirmation::Ack(None) => {}
+        Confirmation::Ack(None) => true,
+        Confirmation::Nack(None) => false,
         other => panic!("queue {queue} did not take a message: {other:?}"),
     }
 }
