@@ -1,6 +1,7 @@
 //! Which pods of a workload can be called, and why none can.
 
 use super::workload::{Kind, Readiness, Workload};
+use k8s::pods::{Failure, bare, container_statuses, failure, unscheduled};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 use kube::core::SelectorExt;
 use std::collections::{BTreeMap, HashSet};
@@ -125,14 +126,7 @@ pub(crate) fn may_start(workload: &Workload, pod: &Pod) -> bool {
 }
 
 fn status<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
-    statuses(pod).find(|status| status.name == container)
-}
-
-fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
-    let status = pod.status.as_ref();
-    let init = status.and_then(|status| status.init_container_statuses.as_ref());
-    let others = status.and_then(|status| status.container_statuses.as_ref());
-    init.into_iter().chain(others).flatten()
+    container_statuses(pod).find(|status| status.name == container)
 }
 
 /// Why the workload has no ready pod, in a sentence, as far as its pods and its controller tell; `None` when it has
@@ -143,82 +137,13 @@ pub(crate) fn trouble(workload: &Workload, pods: &[&Pod]) -> Option<String> {
     }
     let starting = || pods.iter().filter(|pod| !is_terminating(pod) && !has_ended(pod));
     starting()
-        .find_map(|pod| failure(pod))
+        .find_map(|pod| failure(pod).map(Failure::into_sentence))
         .or_else(|| starting().find_map(|pod| unscheduled(pod)))
         .or_else(|| {
             let cause = workload.refused.as_deref()?;
             Some(format!("its pods cannot be made: {}", bare(cause)))
         })
         .or_else(|| starting().find_map(|pod| progress(workload, pod)))
-}
-
-/// What keeps one of the pod's containers from running.
-fn failure(pod: &Pod) -> Option<String> {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    statuses(pod).find_map(|status| {
-        let state = status.state.as_ref()?;
-        let container = &status.name;
-        if let Some(waiting) = &state.waiting {
-            let reason = waiting.reason.as_deref()?;
-            let message = waiting.message.as_deref().map(bare);
-            return match reason {
-                "ContainerCreating" | "PodInitializing" => None,
-                "CrashLoopBackOff" => Some(format!(
-                    "container {container} of pod {name} keeps ending: {}, {} restarts so far (CrashLoopBackOff)",
-                    ending(status.last_state.as_ref()),
-                    status.restart_count
-                )),
-                "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
-                    Some(format!(
-                        "the image of container {container} of pod {name} cannot be had ({reason}): {}",
-                        message.unwrap_or("the node does not say why")
-                    ))
-                }
-                _ => Some(format!(
-                    "container {container} of pod {name} cannot be started ({reason}): {}",
-                    message.unwrap_or("the node does not say why")
-                )),
-            };
-        }
-        // An init container that has ended well has done what it is for.
-        let has_failed = state.terminated.as_ref()?.exit_code != 0;
-        has_failed.then(|| {
-            format!(
-                "container {container} of pod {name} has ended: {}",
-                ending(Some(state))
-            )
-        })
-    })
-}
-
-/// How a container has ended.
-fn ending(state: Option<&ContainerState>) -> String {
-    let Some(ended) = state.and_then(|state| state.terminated.as_ref()) else {
-        return "how is not known".to_owned();
-    };
-    match ended.reason.as_deref() {
-        Some("OOMKilled") => format!(
-            "it needed more memory than its limit allows (OOMKilled, exit code {})",
-            ended.exit_code
-        ),
-        _ => format!("exit code {}", ended.exit_code),
-    }
-}
-
-fn unscheduled(pod: &Pod) -> Option<String> {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let condition = pod
-        .status
-        .as_ref()?
-        .conditions
-        .iter()
-        .flatten()
-        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
-    let cause = condition.message.as_deref().or(condition.reason.as_deref());
-    Some(format!(
-        "no node can take pod {name}: {}",
-        bare(cause.unwrap_or("the scheduler does not say why"))
-    ))
 }
 
 /// How far a pod is that nothing is known to be wrong with.
@@ -237,11 +162,6 @@ fn progress(workload: &Workload, pod: &Pod) -> Option<String> {
     }
     let reason = state.waiting.as_ref()?.reason.as_deref()?;
     Some(format!("pod {name} is still at {reason}"))
-}
-
-/// A message as part of a sentence.
-fn bare(message: &str) -> &str {
-    message.trim().trim_end_matches('.')
 }
 
 #[cfg(test)]

@@ -1,29 +1,21 @@
 //! Why pods do not become ready, in a sentence.
 
-use super::observe;
 use super::workload::Workload;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
-
-/// What keeps containers from running, of the reasons that the kubelet gives for waiting; others pass by themselves.
-const STUCK: [&str; 9] = [
-    "CrashLoopBackOff",
-    "ImagePullBackOff",
-    "ErrImagePull",
-    "ErrImageNeverPull",
-    "InvalidImageName",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-    "RunContainerError",
-    "StartError",
-];
+use k8s::pods::{Failure, failure, unscheduled};
+use k8s_openapi::api::core::v1::Pod;
 
 /// The first thing that keeps a replica of the workload from being ready. `pods` are those that are alive.
 pub(super) fn explain<'a>(workload: &Workload, pods: impl Iterator<Item = &'a Pod>) -> Option<String> {
     let mut count = 0;
     for pod in pods {
         count += 1;
-        if let Some(why) = pod.status.as_ref().and_then(of_pod) {
-            return Some(format!("pod {}: {why}", observe::name(pod)));
+        // A container that has ended once may run again before anybody reads of it.
+        let stuck = match failure(pod) {
+            Some(Failure::Stuck(sentence)) => Some(sentence),
+            Some(Failure::Ended(_)) | None => None,
+        };
+        if let Some(why) = stuck.or_else(|| unscheduled(pod)) {
+            return Some(why);
         }
     }
     let failure = workload
@@ -35,51 +27,6 @@ pub(super) fn explain<'a>(workload: &Workload, pods: impl Iterator<Item = &'a Po
         "{missing} of {} replicas have no pod: {failure}",
         workload.replicas
     ))
-}
-
-fn of_pod(status: &PodStatus) -> Option<String> {
-    let containers = status
-        .init_container_statuses
-        .iter()
-        .chain(&status.container_statuses)
-        .flatten();
-    containers
-        .map(of_container)
-        .find(Option::is_some)
-        .flatten()
-        .or_else(|| {
-            let unschedulable = status.conditions.iter().flatten().find(|condition| {
-                condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some("Unschedulable")
-            })?;
-            let message = unschedulable.message.as_deref().unwrap_or("no node takes it");
-            Some(format!("it is Unschedulable: {message}"))
-        })
-}
-
-fn of_container(container: &ContainerStatus) -> Option<String> {
-    let name = &container.name;
-    let waiting = container.state.as_ref()?.waiting.as_ref()?;
-    let reason = waiting
-        .reason
-        .as_deref()
-        .filter(|reason| STUCK.contains(reason))?;
-    let last = container
-        .last_state
-        .as_ref()
-        .and_then(|last| last.terminated.as_ref());
-    if let Some(last) = last {
-        if last.reason.as_deref() == Some("OOMKilled") {
-            return Some(format!(
-                "container {name} was OOMKilled, it needs more memory than its limit: {reason}"
-            ));
-        }
-        return Some(format!(
-            "container {name} ended with exit code {}: {reason}",
-            last.exit_code
-        ));
-    }
-    let message = waiting.message.as_deref().unwrap_or("no more is known");
-    Some(format!("container {name} cannot start: {reason}: {message}"))
 }
 
 #[cfg(test)]
@@ -104,25 +51,28 @@ mod tests {
         explain(&workload(1, &json!([])), [&pod].into_iter())
     }
 
+    fn of_container(restarts: u32, state: &Value) -> Option<String> {
+        of_status(&json!({"containerStatuses": [{
+            "name": "worker", "image": "", "imageID": "", "ready": false, "restartCount": restarts, "state": state,
+        }]}))
+    }
+
     #[test]
     fn containers_that_are_stuck_are_told_with_the_reason() {
-        let waiting = |reason: &str| {
-            of_status(&json!({"containerStatuses": [{
-                "name": "worker", "image": "", "imageID": "", "ready": false, "restartCount": 0,
-                "state": {"waiting": {"reason": reason, "message": "not found"}},
-            }]}))
-        };
+        let waiting =
+            |reason: &str| of_container(0, &json!({"waiting": {"reason": reason, "message": "not found"}}));
         assert_eq!(waiting("ContainerCreating"), None);
         assert_eq!(
             waiting("ImagePullBackOff").unwrap(),
-            "pod orders-1: container worker cannot start: ImagePullBackOff: not found"
+            "the image of container worker of pod orders-1 cannot be had (ImagePullBackOff): not found"
         );
-        let oom = of_status(&json!({"containerStatuses": [{
-            "name": "worker", "image": "", "imageID": "", "ready": false, "restartCount": 3,
-            "state": {"waiting": {"reason": "CrashLoopBackOff"}},
-            "lastState": {"terminated": {"reason": "OOMKilled", "exitCode": 137}},
-        }]}));
-        assert!(oom.unwrap().contains("OOMKilled"));
+    }
+
+    #[test]
+    fn a_container_that_has_ended_is_told_from_its_first_restart_on() {
+        let killed = json!({"terminated": {"reason": "OOMKilled", "exitCode": 137}});
+        assert_eq!(of_container(0, &killed), None);
+        assert!(of_container(1, &killed).unwrap().contains("OOMKilled"));
     }
 
     #[test]
@@ -130,7 +80,7 @@ mod tests {
         let said = of_status(&json!({"conditions": [{
             "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes",
         }]}));
-        assert_eq!(said.unwrap(), "pod orders-1: it is Unschedulable: 0/1 nodes");
+        assert_eq!(said.unwrap(), "no node can take pod orders-1: 0/1 nodes");
         let conditions =
             json!([{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: small"}]);
         let said = explain(&workload(3, &conditions), [].into_iter()).unwrap();

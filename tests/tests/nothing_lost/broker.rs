@@ -1,10 +1,11 @@
-//! A broker that is killed and restarted again and again while messages are published and consumed: what it confirmed
+//! Brokers that are killed and restarted again and again while messages are published and consumed: what they confirmed
 //! is settled.
 //!
-//! A start takes seconds of both cores, so that `make test` does it twelve times; `KUBEDAEMON_BROKER_FAULTS=40` makes it
-//! forty, as `make soak` does.
+//! Two at once, because most of a fault is waiting: for a start, and for sidecars that pause between two tries.
+//! `KUBEDAEMON_BROKER_FAULTS=…` says how many faults there are in all.
 
 use crate::setup;
+use futures_util::future::join_all;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -18,7 +19,9 @@ use testkit::Broker;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-const FAULTS: usize = 12;
+/// In all.
+const FAULTS: usize = 40;
+const BROKERS: usize = 2;
 /// Of each type of queue, for each fault.
 const MESSAGES: usize = 600;
 /// POSTs between two faults.
@@ -41,9 +44,19 @@ struct Published {
 }
 
 #[tokio::test]
-async fn a_broker_that_dies_again_and_again_loses_nothing_that_it_confirmed() {
+async fn brokers_that_die_again_and_again_lose_nothing_that_they_confirmed() {
     let seed = seed("broker faults");
     let faults = count(BROKER_FAULTS, FAULTS);
+    let brokers = (0..BROKERS).map(|number| {
+        let share = (faults + number) / BROKERS;
+        // Each type of queue takes one.
+        one_broker(share, seed.wrapping_add(2 * number as u64))
+    });
+    join_all(brokers).await;
+}
+
+/// A broker with a queue of each type, which dies so many times.
+async fn one_broker(faults: usize, seed: u64) {
     let total = faults.max(1) * MESSAGES;
     let broker = Broker::start().await;
     let mut lanes = Vec::new();

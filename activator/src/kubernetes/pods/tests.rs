@@ -180,14 +180,15 @@ fn trouble_says_what_is_wrong() {
                 "p",
                 state(json!({ "waiting": { "reason": "CrashLoopBackOff" } })),
             )],
-            "container worker of pod p keeps ending: exit code 3, 4 restarts so far (CrashLoopBackOff)",
+            "container worker of pod p keeps ending: exit code 3 (CrashLoopBackOff)",
         ),
         (
             vec![pod(
                 "p",
                 state(json!({ "terminated": { "exitCode": 137, "reason": "OOMKilled" } })),
             )],
-            "container worker of pod p has ended: it needed more memory than its limit allows (OOMKilled, exit code 137)",
+            "container worker of pod p keeps ending: it needed more memory than its limit allows (OOMKilled, exit code 137) \
+             (CrashLoopBackOff)",
         ),
         (
             vec![pod(
