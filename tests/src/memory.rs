@@ -1,5 +1,8 @@
 //! How a process's memory grows with the messages that it has seen through: least squares over samples.
 
+/// Of a course.
+const PARTS: usize = 8;
+
 /// Samples of one process: after so many messages it had so many KiB.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Samples {
@@ -7,7 +10,7 @@ pub struct Samples {
 }
 
 /// A straight line through samples.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Slope {
     /// KiB for each million messages.
     pub kib_per_million: f64,
@@ -15,6 +18,8 @@ pub struct Slope {
     pub error: f64,
     /// The most that was seen, in KiB.
     pub peak_kib: f64,
+    /// The most in each eighth of the messages, in KiB; the last of them tell whether it still grows.
+    pub course_kib: Vec<f64>,
     /// How many samples.
     pub samples: usize,
 }
@@ -63,8 +68,21 @@ impl Samples {
             kib_per_million: slope * 1e6,
             error: (residues / (count - 2.0) / spread).sqrt() * 1e6,
             peak_kib: self.points.iter().map(|point| point.1).fold(0.0, f64::max),
+            course_kib: self.course(),
             samples: points.len(),
         })
+    }
+
+    fn course(&self) -> Vec<f64> {
+        let end = to_f64(self.span());
+        let mut most = vec![0.0_f64; PARTS];
+        for (messages, kib) in &self.points {
+            let part = (0..PARTS)
+                .rfind(|part| *messages >= end * to_f64(*part) / to_f64(PARTS))
+                .unwrap_or(0);
+            most[part] = most[part].max(*kib);
+        }
+        most
     }
 }
 
@@ -90,6 +108,10 @@ mod tests {
         assert!(slope.error < 1e-6, "{slope:?}");
         assert_eq!(slope.samples, 10);
         assert!((slope.peak_kib - 5020.0).abs() < 1e-6);
+        assert_eq!(
+            slope.course_kib,
+            [5002.0, 5004.0, 5006.0, 5008.0, 5012.0, 5014.0, 5016.0, 5020.0]
+        );
     }
 
     #[test]

@@ -75,6 +75,12 @@ impl fmt::Display for Report {
                 format!("{:+.0} ± {:.0}", slope.kib_per_million, slope.error)
             })
         })?;
+        figure("memory, most in each eighth, MiB", &|row| {
+            memory(row, |slope| {
+                let of = |kib: &f64| format!("{:.1}", kib / 1024.0);
+                slope.course_kib.iter().map(of).collect::<Vec<_>>().join(" ")
+            })
+        })?;
         writeln!(
             f,
             "\n{}, seed {}, {} s",
@@ -113,6 +119,6 @@ fn line(f: &mut fmt::Formatter<'_>, what: &str, cells: impl Iterator<Item = Stri
     writeln!(f)
 }
 
-fn memory(row: &Row, text: impl Fn(Slope) -> String) -> String {
-    row.memory.map_or_else(|| "–".to_owned(), text)
+fn memory(row: &Row, text: impl Fn(&Slope) -> String) -> String {
+    row.memory.as_ref().map_or_else(|| "–".to_owned(), text)
 }
