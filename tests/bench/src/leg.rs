@@ -1,6 +1,7 @@
 //! One runner on one workload, from a queue of its own to what its ledger says at the end.
 
 mod footprint;
+mod proxy;
 mod recovery;
 mod watch;
 
@@ -11,6 +12,8 @@ use crate::workload::{Kind, Workload};
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use testkit::wait::PATIENCE;
@@ -51,10 +54,10 @@ pub struct Sample {
 /// The unit of a measure.
 pub fn unit(measure: &str) -> &'static str {
     match measure {
-        "throughput" => "msg/s",
         "cpu_per_message" => "µs",
-        "peak_rss" | "peak_anonymous" | "idle_rss" | "idle_anonymous" => "MB",
-        "wake_ups" => "1/s",
+        "peak_rss" | "peak_anonymous" | "idle_rss" | "idle_anonymous" | "size" => "MB",
+        // Of messages, or of requests.
+        "throughput" | "wake_ups" => "1/s",
         _ => "ms",
     }
 }
@@ -91,7 +94,7 @@ impl Sample {
 
 #[expect(
     clippy::cast_precision_loss,
-    reason = "counts of messages and KiB, far below 2^52"
+    reason = "counts of messages, KiB and bytes, far below 2^52"
 )]
 fn float(count: u64) -> f64 {
     count as f64
@@ -120,12 +123,15 @@ pub async fn run(stage: &Stage<'_>, workload: &Workload, runner: &Runner) -> any
         workload,
         runner,
         queue,
+        listen: proxy::free_address()?,
     };
     let sample = match workload.kind {
         Kind::Drain => leg.drain().await,
         Kind::Steady => leg.steady().await,
         Kind::Footprint => leg.footprint().await,
         Kind::Recovery => leg.recovery().await,
+        Kind::Size => leg.size(),
+        Kind::Proxy => leg.proxy().await,
     };
     // Our sidecar makes these two; others leave no more than the queue.
     for name in [leg.queue.clone(), format!("{}.dead", leg.queue)] {
@@ -139,6 +145,8 @@ struct Leg<'a> {
     workload: &'a Workload,
     runner: &'a Runner,
     queue: String,
+    /// Where a proxy listens.
+    listen: SocketAddr,
 }
 
 /// The sink of a leg, when the runner is none itself.
@@ -150,7 +158,7 @@ struct Sink {
 
 impl Leg<'_> {
     async fn drain(&self) -> anyhow::Result<Sample> {
-        publish::fill(&self.stage.amqp, &self.queue, self.workload).await;
+        self.fill().await;
         let sink = self.sink().await?;
         let (mut process, mut told) = self.start(sink, self.stage.broker.url())?;
         let watched = told.watch(process.runner.pid(), self.patience(), None).await?;
@@ -158,11 +166,21 @@ impl Leg<'_> {
         Ok(self.sample(end, &watched))
     }
 
+    /// Every message of the workload, in the queue.
+    async fn fill(&self) {
+        publish::fill(&self.stage.amqp, &self.queue, self.workload, self.runner.envelope).await;
+    }
+
     async fn steady(&self) -> anyhow::Result<Sample> {
         let sink = self.sink().await?;
         let (mut process, mut told) = self.start(sink, self.stage.broker.url())?;
         self.consumes(&mut process).await?;
-        let publishing = publish::at_rate(self.stage.broker.url(), &self.queue, self.workload);
+        let publishing = publish::at_rate(
+            self.stage.broker.url(),
+            &self.queue,
+            self.workload,
+            self.runner.envelope,
+        );
         let watching = told.watch(process.runner.pid(), self.patience(), None);
         let (published, watched) = tokio::join!(publishing, watching);
         published?;
@@ -170,6 +188,14 @@ impl Leg<'_> {
         let mut sample = self.sample(end, &watched?);
         // The rate is given, not reached.
         sample.measures.remove("throughput");
+        Ok(sample)
+    }
+
+    /// Nothing is started.
+    fn size(&self) -> anyhow::Result<Sample> {
+        let path = self.runner.path(&self.stage.programs)?;
+        let mut sample = Sample::new(self.runner, End::default(), 0);
+        sample.put("size", float(fs::metadata(path)?.len()) / 1e6);
         Ok(sample)
     }
 
@@ -244,6 +270,8 @@ impl Leg<'_> {
             ("broker", broker.to_owned()),
             ("queue", self.queue.clone()),
             ("sink", sink.to_owned()),
+            ("upstream", sink.trim_start_matches("http://").to_owned()),
+            ("listen", self.listen.to_string()),
             ("prefetch", workload.prefetch.to_string()),
             ("in_flight", workload.in_flight.to_string()),
             ("messages", workload.messages.to_string()),

@@ -8,10 +8,11 @@
 //! | step | module |
 //! |---|---|
 //! | which messages, how fast, which pairs, which figures | [`workload`] |
-//! | a message that can be recognised and checked | [`body`] |
+//! | a message that can be recognised and checked, and what is around it | [`body`], [`envelope`] |
 //! | who measures what in which order, from a seed | [`schedule`] |
 //! | one runner on one workload, start to end | [`leg`] |
 //! | what arrived: each once, several times, never | [`ledger`] |
+//! | requests to a proxy, each answer checked | [`load`] |
 //! | processor time, memory and wake-ups of a tree of processes | [`tree`] |
 //! | what was measured is kept, so that a run can be taken up again | [`state`] |
 //! | medians, intervals, the gate | [`stats`] |
@@ -19,9 +20,11 @@
 
 pub mod body;
 pub mod consume;
+pub mod envelope;
 pub mod ledger;
 pub mod leg;
 pub mod line;
+pub mod load;
 pub mod machine;
 pub mod plot;
 pub mod publish;

@@ -44,7 +44,8 @@ impl Machine {
                 ("RabbitMQ", package("rabbitmq-server")),
                 ("Erlang", package("erlang-base")),
                 ("Rust", said("rustc", &["--version"])),
-                ("Go", said("go", &["version"])),
+                ("Node.js", said("node", &["--version"])),
+                ("Java", said("java", &["--version"])),
             ]
             .into_iter()
             .filter_map(|(name, version)| Some((name.to_owned(), version?)))
@@ -63,8 +64,9 @@ fn package(name: &str) -> Option<String> {
 
 fn said(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    (output.status.success() && !text.is_empty()).then_some(text)
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = text.trim().lines().next()?.to_owned();
+    output.status.success().then_some(line)
 }
 
 /// Processor time of the whole machine so far, in ticks.

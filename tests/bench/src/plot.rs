@@ -1,7 +1,7 @@
 //! Plots as SVG: the ratios with their intervals, and every sample of every runner. Light background, labelled axes,
 //! nothing to click.
 
-use crate::leg::unit;
+use crate::leg::{Sample, unit};
 use crate::state::Pair;
 use crate::stats;
 use crate::summary::{Row, number};
@@ -196,12 +196,19 @@ pub fn forest(title: &str, rows: &[Row], better: Better) -> Option<String> {
 
 /// Every sample of every runner on a workload, with the median. `None` when there is no sample of the measure.
 pub fn samples(title: &str, pairs: &[Pair], workload: &str, measure: &str) -> Option<String> {
-    let mut runners: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    let mut runners: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for pair in pairs.iter().filter(|pair| pair.workload == workload) {
-        for sample in std::iter::once(&pair.a).chain(&pair.b) {
+        let mut add = |label: String, sample: &Sample| {
             if let Some(value) = sample.measures.get(measure) {
-                runners.entry(&sample.runner).or_default().push(*value);
+                runners.entry(label).or_default().push(*value);
             }
+        };
+        add(pair.a.runner.clone(), &pair.a);
+        if let Some(b) = &pair.b {
+            // A runner against itself, and no gate: the second has other sizes.
+            let is_other = b.runner == pair.a.runner && !pair.gate;
+            let label = if is_other { " (other sizes)" } else { "" };
+            add(format!("{}{label}", b.runner), b);
         }
     }
     if runners.is_empty() {
@@ -214,7 +221,7 @@ pub fn samples(title: &str, pairs: &[Pair], workload: &str, measure: &str) -> Op
     let mut y = TOP + ROW / 2.0;
     for (runner, values) in runners {
         let colour = if runner == "sidecar" { OURS } else { QUIET };
-        drawing.text((LEFT - 12.0, y), "end", 13, INK, runner);
+        drawing.text((LEFT - 12.0, y), "end", 13, INK, &runner);
         drawing.text(
             (LEFT - 12.0, y + 13.0),
             "end",
@@ -307,7 +314,7 @@ mod tests {
         };
         let svg = samples("Drain", &[pair.clone(), pair], "d1", "throughput").unwrap();
         assert_eq!(svg.matches("<circle").count(), 4);
-        assert!(svg.contains(">throughput (msg/s)<") && svg.contains(">go<"));
+        assert!(svg.contains(">throughput (1/s)<") && svg.contains(">go<"));
         assert_eq!(samples("", &[], "d1", "throughput"), None);
     }
 

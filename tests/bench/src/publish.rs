@@ -1,12 +1,12 @@
 //! The publisher: persistent messages with confirms, as many as asked at once or at a fixed rate.
 
-use crate::body;
+use crate::runner::Envelope;
 use crate::workload::{Queue, Workload};
+use crate::{body, envelope};
 use anyhow::{Context, ensure};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use std::time::Duration;
 use testkit::{Amqp, table, text};
@@ -22,23 +22,11 @@ pub async fn declare(amqp: &Amqp, queue: &str, kind: Queue) {
         .await;
 }
 
-/// Properties of every message of a workload: persistent, with its headers.
-pub fn properties(workload: &Workload) -> BasicProperties {
-    let mut headers = FieldTable::default();
-    for number in 0..workload.headers {
-        headers.insert(format!("x-bench-{number}").into(), text("sixteen bytes..."));
-    }
-    BasicProperties::default()
-        .with_delivery_mode(2)
-        .with_headers(headers)
-}
-
 /// Publishes every message of a workload as fast as it goes. All are confirmed when it returns.
-pub async fn fill(amqp: &Amqp, queue: &str, workload: &Workload) {
-    let properties = properties(workload);
+pub async fn fill(amqp: &Amqp, queue: &str, workload: &Workload, envelope: Envelope) {
     let messages = (0..workload.messages).map(|id| {
         let body = body::make(workload.seed, id, ops::clock::since_epoch(), workload.body_bytes);
-        (body, properties.clone())
+        envelope::message(envelope, workload, id, body)
     });
     amqp.publish_many(queue, messages).await;
 }
@@ -49,14 +37,18 @@ pub async fn fill(amqp: &Amqp, queue: &str, workload: &Workload) {
 ///
 /// # Errors
 /// When the broker is gone or does not take a message.
-pub async fn at_rate(broker: &str, queue: &str, workload: &Workload) -> anyhow::Result<()> {
+pub async fn at_rate(
+    broker: &str,
+    queue: &str,
+    workload: &Workload,
+    envelope: Envelope,
+) -> anyhow::Result<()> {
     let connection = Connection::connect(broker, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let (sender, mut due) = mpsc::channel(AHEAD);
     let (messages, rate) = (workload.messages, workload.rate);
     let pacing = std::thread::spawn(move || pace(messages, rate, &sender));
-    let properties = properties(workload);
     let mut confirms = FuturesUnordered::new();
     loop {
         // Both are cancel safe: what is not taken stays.
@@ -64,7 +56,8 @@ pub async fn at_rate(broker: &str, queue: &str, workload: &Workload) -> anyhow::
             next = due.recv() => {
                 let Some((id, due)) = next else { break };
                 let body = body::make(workload.seed, id, due, workload.body_bytes);
-                confirms.push(publish(&channel, queue, &body, properties.clone()).await?);
+                let (body, properties) = envelope::message(envelope, workload, id, body);
+                confirms.push(publish(&channel, queue, &body, properties).await?);
             }
             Some(confirm) = confirms.next() => confirmed(confirm)?,
         }

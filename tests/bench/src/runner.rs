@@ -20,16 +20,31 @@ pub struct Runner {
     pub name: String,
     /// What it is and with which settings, for the report.
     pub about: String,
-    /// The program: `built:<name>`, which cargo built beside the bench, or `peer:<path>` below the directory of peers.
+    /// The program: `built:<name>`, which cargo built beside the bench, `peer:<path>` below the directory of peers, or
+    /// `image:<component>`, an archive that is weighed and not started.
     pub program: String,
     /// Its arguments; `{broker}`, `{queue}`, `{sink}` and the like are filled in.
     pub arguments: Vec<String>,
+    /// What is around each body in the queue.
+    #[serde(default)]
+    pub envelope: Envelope,
     /// Whether it takes no sink and keeps the ledger itself.
     #[serde(default)]
     pub is_sink: bool,
     /// Whether it belongs to the tests of the bench and not to the measured.
     #[serde(default)]
     pub for_tests: bool,
+}
+
+/// What a message is to its runner. What arrives at the sink is the same body.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Envelope {
+    /// The body alone.
+    #[default]
+    None,
+    /// A task of Celery (message protocol 2) whose one argument is the body in base 64.
+    Celery,
 }
 
 /// What is filled in, name by name.
@@ -40,8 +55,11 @@ pub type Values<'a> = [(&'a str, String)];
 pub struct Programs {
     /// Our own, as cargo built them.
     pub built: PathBuf,
-    /// Those of others, as `tools/bench` installed them.
+    /// Those of others, as `tools/bench` installed them: a directory each, with a file `versions`; for one that could
+    /// not be installed a file `<name>.reason`.
     pub peers: PathBuf,
+    /// Archives of images, as `tools/images` makes them.
+    pub images: PathBuf,
 }
 
 impl Programs {
@@ -49,7 +67,7 @@ impl Programs {
     ///
     /// # Errors
     /// When the running program has no path.
-    pub fn beside(running: &Path, peers: PathBuf) -> anyhow::Result<Self> {
+    pub fn beside(running: &Path, peers: PathBuf, images: PathBuf) -> anyhow::Result<Self> {
         let built = running
             .ancestors()
             .skip(1)
@@ -63,6 +81,7 @@ impl Programs {
         Ok(Self {
             built: built.to_owned(),
             peers,
+            images,
         })
     }
 
@@ -90,12 +109,46 @@ impl Runner {
         let path = match self.program.split_once(':') {
             Some(("built", name)) => programs.built.join(name),
             Some(("peer", name)) => programs.peers.join(name),
-            _ => bail!("{:?} is neither built:<name> nor peer:<path>", self.program),
+            Some(("image", name)) => programs
+                .images
+                .join(format!("{name}-{}.tar", env!("CARGO_PKG_VERSION"))),
+            _ => bail!(
+                "{:?} is neither built:<name> nor peer:<path> nor image:<component>",
+                self.program
+            ),
         };
         if !path.is_file() {
-            bail!("{} is not there", path.display());
+            bail!(
+                "{}",
+                self.reason(programs)
+                    .unwrap_or_else(|| format!("{} is not there", path.display()))
+            );
         }
         Ok(path)
+    }
+
+    /// The peer's name: the first directory of its path.
+    fn peer(&self) -> Option<&str> {
+        self.program.strip_prefix("peer:")?.split('/').next()
+    }
+
+    /// Why `tools/bench` could not install it.
+    fn reason(&self, programs: &Programs) -> Option<String> {
+        let path = programs.peers.join(format!("{}.reason", self.peer()?));
+        let reason = fs::read_to_string(path).ok()?;
+        Some(reason.trim().to_owned()).filter(|reason| !reason.is_empty())
+    }
+
+    /// What a peer is made of, a package and its version a line, as its package client told; empty for our own.
+    pub fn versions(&self, programs: &Programs) -> Vec<String> {
+        let path = self.peer().map(|peer| programs.peers.join(peer).join("versions"));
+        let text = path.and_then(|path| fs::read_to_string(path).ok());
+        let text = text.unwrap_or_default();
+        text.lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .map(str::to_owned)
+            .collect()
     }
 
     /// The command that starts it. It inherits nothing of the environment but the search path.
@@ -253,9 +306,9 @@ impl Running {
 
 #[cfg(test)]
 mod tests {
-    use super::{Runner, fill};
+    use super::{Envelope, Programs, Runner, fill};
     use crate::workload::Workload;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     #[test]
     fn values_are_filled_in_and_a_wrong_name_is_told() {
@@ -267,6 +320,43 @@ mod tests {
                 .to_string()
                 .contains("{quene}")
         );
+    }
+
+    #[test]
+    fn a_peer_tells_its_versions_or_why_it_is_not_there() {
+        let peers = std::env::temp_dir().join(testkit::unique("peers"));
+        let write = |path: &str, text: &str| {
+            let path = peers.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("one/run", "");
+        write("one/versions", "Node v20\namqplib 2\n");
+        write("two.reason", "npm is missing\n");
+        let programs = Programs {
+            built: PathBuf::new(),
+            peers: peers.clone(),
+            images: PathBuf::new(),
+        };
+        let runner = |program: &str| Runner {
+            name: "x".to_owned(),
+            about: String::new(),
+            program: program.to_owned(),
+            arguments: Vec::new(),
+            envelope: Envelope::None,
+            is_sink: false,
+            for_tests: false,
+        };
+        let one = runner("peer:one/run");
+        assert_eq!(one.path(&programs).unwrap(), peers.join("one/run"));
+        assert_eq!(one.versions(&programs), ["Node v20", "amqplib 2"]);
+        let why = |program: &str| runner(program).path(&programs).unwrap_err().to_string();
+        assert_eq!(why("peer:two/run"), "npm is missing");
+        assert!(why("peer:three/run").ends_with("three/run is not there"));
+        assert!(why("image:sidecar").contains("is not there"));
+        assert!(why("other").contains("neither"));
+        assert_eq!(runner("built:x").versions(&programs), [""; 0]);
+        std::fs::remove_dir_all(peers).unwrap();
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use crate::leg::{Sample, unit};
 use crate::machine::Machine;
+use crate::runner::Runner;
 use crate::state::Pair;
 use crate::stats::{self, Estimate, RESAMPLES, Rejection};
 use crate::workload::{Better, Compare, Figure, Judged, Workload};
@@ -30,6 +31,20 @@ pub struct Summary {
     pub rows: Vec<Row>,
     /// Runners that are not installed, with the reason, and figures without a sample.
     pub not_measured: Vec<String>,
+    /// Who was measured, with settings and versions.
+    pub runners: Vec<Described>,
+    /// On what, with sizes and seeds.
+    pub workloads: Vec<Workload>,
+}
+
+/// A runner with everything that its figures depend on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Described {
+    /// As `runners.json` has it: what it is, its program, its arguments.
+    #[serde(flatten)]
+    pub runner: Runner,
+    /// What a peer is made of, a package and its version each; empty for our own.
+    pub versions: Vec<String>,
 }
 
 /// A figure.
@@ -138,6 +153,8 @@ pub struct Measured<'a> {
     pub seed: u64,
     /// Why runners were left out.
     pub absent: &'a [String],
+    /// The runners, measured or not.
+    pub runners: &'a [Described],
 }
 
 /// A fiftieth of the processor time stolen, and nothing is claimed.
@@ -151,6 +168,7 @@ impl Summary {
             pairs,
             seed,
             absent,
+            runners,
         } = measured;
         let mut not_measured = absent.to_vec();
         let (mut rows, mut gates) = (Vec::new(), Vec::new());
@@ -197,6 +215,8 @@ impl Summary {
             gates,
             rows,
             not_measured,
+            runners: described(runners, pairs),
+            workloads: workloads.to_vec(),
         }
     }
 
@@ -219,8 +239,8 @@ impl Summary {
                 row.pairs,
                 row.must.map_or_else(String::new, number),
                 row.aim.map_or_else(String::new, number),
-                row.lost,
-                row.duplicates,
+                beside(row.lost, row.lost_by_other),
+                beside(row.duplicates, row.duplicates_by_other),
                 row.verdict.as_str(),
             )
             .is_ok();
@@ -237,6 +257,27 @@ impl Row {
             low: self.low,
             high: self.high,
         }
+    }
+}
+
+/// Those that took part.
+fn described(runners: &[Described], pairs: &[Pair]) -> Vec<Described> {
+    let took_part: BTreeSet<&str> = pairs
+        .iter()
+        .flat_map(|pair| std::iter::once(&pair.a).chain(&pair.b))
+        .map(|sample| sample.runner.as_str())
+        .collect();
+    let took_part = runners
+        .iter()
+        .filter(|described| took_part.contains(described.runner.name.as_str()));
+    took_part.cloned().collect()
+}
+
+/// A count, with that of the other runner when it has any.
+fn beside(own: u64, other: u64) -> String {
+    match other {
+        0 => own.to_string(),
+        _ => format!("{own}, the other {other}"),
     }
 }
 
@@ -278,6 +319,10 @@ fn row(workload: &Workload, figure: &Figure, pairs: &[&Pair], seed: u64) -> Opti
                 found.push((&pair.a, Some(b)));
             }
             (None, b) => {
+                // The second of a runner with itself has other sizes.
+                let b = b
+                    .iter()
+                    .filter(|b| workload.against.is_none() || b.runner != pair.a.runner);
                 let samples = std::iter::once(&pair.a).chain(b);
                 found.extend(
                     samples

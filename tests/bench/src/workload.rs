@@ -17,6 +17,11 @@ pub enum Kind {
     Footprint,
     /// D5: as drain, but the runner is killed half-way and started again; time to the next arrival.
     Recovery,
+    /// D4: nothing runs; the file is weighed.
+    Size,
+    /// P1: requests through a proxy in a closed loop. Messages are requests, what is in flight are connections; a body
+    /// of 0 bytes makes it a `GET`.
+    Proxy,
 }
 
 /// A kind of RabbitMQ queue.
@@ -43,8 +48,8 @@ impl Queue {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Workload {
-    /// The file's name without `.json`.
-    #[serde(skip)]
+    /// The file's name without `.json`, whatever the file says.
+    #[serde(default)]
     pub name: String,
     /// One sentence for the report.
     pub about: String,
@@ -81,6 +86,9 @@ pub struct Workload {
     /// The runner that is measured against itself, and by which measure: the gate.
     #[serde(default)]
     pub same: Option<Same>,
+    /// Other sizes for the second of a pair of a runner with itself: how its cost grows with them.
+    #[serde(default)]
+    pub against: Option<Against>,
     /// What is made of the samples.
     pub figures: Vec<Figure>,
     /// What `smoke` has instead; a workload without it is not part of `smoke`.
@@ -96,6 +104,22 @@ pub struct Same {
     pub runner: String,
     /// What is compared.
     pub measure: String,
+}
+
+/// What a runner has instead of the workload's when it is the second of a pair with itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Against {
+    /// How many messages.
+    pub messages: u64,
+    /// After how many arrivals the clocks start.
+    pub warm_up: u64,
+    /// Bytes of each body.
+    pub body_bytes: usize,
+    /// Posts at the same time.
+    pub in_flight: u16,
+    /// Prefetch of the peers.
+    pub prefetch: u16,
 }
 
 /// Sizes that take a second or so.
@@ -216,6 +240,13 @@ impl Workload {
     }
 
     fn validate(&self) -> anyhow::Result<()> {
+        if self.against.is_some() {
+            ensure!(
+                self.same.is_none(),
+                "same and against would both measure a runner with itself"
+            );
+            self.second("it", "it").validate()?;
+        }
         ensure!(
             self.warm_up < self.messages,
             "warm_up must be less than messages, or nothing is measured"
@@ -225,7 +256,7 @@ impl Workload {
             "prefetch must be at least in_flight, and in_flight at least 1"
         );
         ensure!(
-            self.body_bytes >= crate::body::LEAST_BYTES,
+            self.body_bytes >= crate::body::LEAST_BYTES || (self.kind == Kind::Proxy && self.body_bytes == 0),
             "body_bytes must be at least {}",
             crate::body::LEAST_BYTES
         );
@@ -241,6 +272,21 @@ impl Workload {
             );
         }
         Ok(())
+    }
+
+    /// The workload of `b` in a pair with `a`: the same, but for the sizes that [`against`](Self::against) names when
+    /// both are one runner.
+    #[must_use]
+    pub fn second(&self, a: &str, b: &str) -> Self {
+        let mut second = self.clone();
+        if a == b
+            && let Some(against) = second.against.take()
+        {
+            (second.messages, second.warm_up) = (against.messages, against.warm_up);
+            second.body_bytes = against.body_bytes;
+            (second.in_flight, second.prefetch) = (against.in_flight, against.prefetch);
+        }
+        second
     }
 
     /// The same workload in the sizes of `smoke`; `None` when it is not part of it.
@@ -312,9 +358,31 @@ mod tests {
     fn peers_have_the_prefetch_of_the_sidecar() {
         for workload in workloads() {
             // As `prefetch` in sidecar/src/config.rs says.
-            let expected = workload.in_flight + (workload.in_flight - 1).min(32);
-            assert_eq!(workload.prefetch, expected, "{}", workload.name);
+            for side in [workload.second("it", "it"), workload] {
+                let expected = side.in_flight + (side.in_flight - 1).min(32);
+                assert_eq!(side.prefetch, expected, "{}", side.name);
+            }
         }
+    }
+
+    #[test]
+    fn the_second_of_a_pair_has_other_sizes_and_nothing_else() {
+        let mut workload = workloads().remove(0);
+        assert_eq!(workload.second("it", "it"), workload);
+        workload.against = Some(super::Against {
+            messages: 7,
+            warm_up: 1,
+            body_bytes: 16,
+            in_flight: 1,
+            prefetch: 1,
+        });
+        assert_eq!(workload.second("it", "other"), workload);
+        let second = workload.second("it", "it");
+        let sizes = (second.messages, second.warm_up, second.body_bytes);
+        assert_eq!(sizes, (7, 1, 16));
+        assert_eq!((second.in_flight, second.prefetch), (1, 1));
+        assert_eq!((second.seed, second.queue), (workload.seed, workload.queue));
+        assert_eq!(second.against, None);
     }
 
     #[test]

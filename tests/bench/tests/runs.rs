@@ -1,7 +1,7 @@
 //! Real legs on a real broker: that honest runners are found whole, and that one that lies is caught.
 
 use bench::leg::{self, Sample, Stage};
-use bench::runner::{Programs, Runner};
+use bench::runner::{Envelope, Programs, Runner};
 use bench::workload::{Kind, Queue, Workload};
 use std::path::{Path, PathBuf};
 use testkit::wait::{PATIENCE, until};
@@ -29,6 +29,7 @@ fn workload(kind: Kind) -> Workload {
         seed: 5,
         pairs: 1,
         same: None,
+        against: None,
         figures: Vec::new(),
         smoke: None,
     }
@@ -45,13 +46,21 @@ async fn measure(workload: &Workload, runner: &str) -> anyhow::Result<Sample> {
 }
 
 async fn run(workload: &Workload, runner: &Runner) -> anyhow::Result<Sample> {
+    run_with(workload, runner, Path::new("")).await
+}
+
+async fn run_with(workload: &Workload, runner: &Runner, images: &Path) -> anyhow::Result<Sample> {
     let logs = std::env::temp_dir().join(testkit::unique("bench-logs"));
     std::fs::create_dir_all(&logs)?;
     let shared: &Broker = broker().await;
     let stage = Stage {
         broker: shared,
         amqp: shared.amqp().await,
-        programs: Programs::beside(Path::new(env!("CARGO_BIN_EXE_bench-sink")), PathBuf::new())?,
+        programs: Programs::beside(
+            Path::new(env!("CARGO_BIN_EXE_bench-sink")),
+            PathBuf::new(),
+            images.to_owned(),
+        )?,
         logs: logs.clone(),
     };
     let sample = leg::run(&stage, workload, runner).await;
@@ -111,6 +120,7 @@ async fn a_runner_that_ends_at_once_leaves_everything_undone() {
         about: String::new(),
         program: "built:bench-naive".to_owned(),
         arguments: vec!["--no-such-argument".to_owned()],
+        envelope: Envelope::None,
         is_sink: false,
         for_tests: true,
     };
@@ -159,6 +169,82 @@ async fn start_and_idleness_are_measured() {
         }
         assert!(sample.measures["wake_ups"] < 500.0, "{sample:?}");
     }
+}
+
+fn through_a_proxy(body_bytes: usize) -> Workload {
+    let mut workload = workload(Kind::Proxy);
+    workload.body_bytes = body_bytes;
+    workload
+}
+
+#[tokio::test]
+async fn requests_through_a_proxy_come_back_right_and_have_their_cost() {
+    for (runner, body_bytes) in [("hyper", 0), ("hyper", 200), ("direct", 200)] {
+        let sample = measure(&through_a_proxy(body_bytes), runner).await.unwrap();
+        assert!(sample.is_whole(0), "{sample:?}");
+        for name in ["throughput", "cpu_per_message", "latency_p50", "latency_p99"] {
+            let value = sample.measures.get(name).copied().unwrap_or_default();
+            assert!(value > 0.0, "{runner} has no {name}: {sample:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_does_not_answer_right_has_no_speed() {
+    let runner = |arguments: &[&str]| Runner {
+        name: "wrong".to_owned(),
+        about: String::new(),
+        program: "built:bench-origin".to_owned(),
+        arguments: arguments.iter().map(|&argument| argument.to_owned()).collect(),
+        envelope: Envelope::None,
+        is_sink: false,
+        for_tests: true,
+    };
+    // Bodies of another seed are none of its own: it answers 400.
+    let wrong = runner(&["--listen", "{listen}", "--body-bytes", "200", "--seed", "1000"]);
+    let sample = run(&through_a_proxy(200), &wrong).await.unwrap();
+    assert_eq!((sample.lost, sample.measures.get("throughput")), (MESSAGES, None));
+    let ended = runner(&["--no-such-argument"]);
+    let error = run(&through_a_proxy(200), &ended).await.unwrap_err();
+    let error = format!("{error:#}");
+    assert!(
+        error.contains("does not answer") && error.contains("no-such-argument"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn an_image_is_weighed() {
+    let error = measure(&workload(Kind::Size), "sidecar-image").await.unwrap_err();
+    assert!(error.to_string().contains("is not there"), "{error}");
+    let program = format!("image:{}", env!("CARGO_PKG_NAME"));
+    let images = std::env::temp_dir().join(testkit::unique("bench-images"));
+    std::fs::create_dir_all(&images).unwrap();
+    let archive = format!("{}-{}.tar", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    std::fs::write(images.join(archive), vec![0; 2_500_000]).unwrap();
+    let runner = Runner {
+        name: "image".to_owned(),
+        about: String::new(),
+        program,
+        arguments: Vec::new(),
+        envelope: Envelope::None,
+        is_sink: false,
+        for_tests: true,
+    };
+    let sample = run_with(&workload(Kind::Size), &runner, &images).await.unwrap();
+    assert_eq!(sample.measures.get("size"), Some(&2.5));
+    assert!(sample.is_whole(0), "{sample:?}");
+    std::fs::remove_dir_all(images).unwrap();
+}
+
+#[tokio::test]
+async fn a_task_of_celery_arrives_as_no_body_where_nobody_unpacks_it() {
+    let room = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let runners = Runner::read_all(&room.join("runners.json")).unwrap();
+    let mut naive = runners.into_iter().find(|found| found.name == "naive").unwrap();
+    naive.envelope = Envelope::Celery;
+    let sample = run(&workload(Kind::Drain), &naive).await.unwrap();
+    assert_eq!((sample.lost, sample.corrupt), (MESSAGES, MESSAGES));
 }
 
 /// The program: stopped in the middle it keeps what it has and leaves no process, and goes on from there.

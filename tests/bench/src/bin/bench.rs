@@ -12,7 +12,7 @@ use bench::plot;
 use bench::runner::{Programs, Runner};
 use bench::schedule::{Turn, schedule};
 use bench::state::{Pair, State};
-use bench::summary::{Measured, Summary, csv, number};
+use bench::summary::{Described, Measured, Summary, csv, number};
 use bench::workload::{Better, Kind, Workload};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::collections::BTreeMap;
@@ -43,6 +43,7 @@ fn command() -> Command {
             )
             .required(true),
             value("peers", "Where the programs of peers are").required(true),
+            value("images", "Where the archives of images are [default: nowhere]"),
             value(
                 "publish",
                 "Where the report goes, besides the state, when the run is accepted",
@@ -57,7 +58,7 @@ fn command() -> Command {
             ),
             value(
                 "minutes",
-                "After how many minutes no further pair is begun [default: 120]",
+                "After how many minutes no further pair is begun [default: 150]",
             ),
             value("only", "Only workloads whose name contains this").action(ArgAction::Append),
         ])
@@ -130,9 +131,9 @@ impl Run {
                 .into_iter()
                 .map(|runner| (runner.name.clone(), runner))
                 .collect(),
-            programs: Programs::beside(&std::env::current_exe()?, path("peers"))?,
+            programs: Programs::beside(&std::env::current_exe()?, path("peers"), path("images"))?,
             directory: path("state"),
-            deadline: Duration::from_mins(number("minutes")?.unwrap_or(120)),
+            deadline: Duration::from_mins(number("minutes")?.unwrap_or(150)),
             smoke,
         })
     }
@@ -163,6 +164,17 @@ impl Run {
         Ok(sentences.collect())
     }
 
+    /// The runners with what they are made of.
+    fn described(&self) -> Vec<Described> {
+        let runners = self.runners.values();
+        runners
+            .map(|runner| Described {
+                runner: runner.clone(),
+                versions: runner.versions(&self.programs),
+            })
+            .collect()
+    }
+
     /// Everything that samples depend on: files and programs, by size and time.
     fn fingerprint(&self) -> anyhow::Result<String> {
         let mut text = serde_json::to_string(&(&self.workloads, &self.runners))?;
@@ -170,8 +182,9 @@ impl Run {
             if let Ok(path) = runner.path(&self.programs) {
                 let about = fs::metadata(path)?;
                 let (bytes, modified) = (about.len(), about.modified()?);
+                let versions = runner.versions(&self.programs);
                 // Writing to a string cannot fail.
-                let _written = write!(text, "{} {bytes} {modified:?};", runner.name).is_ok();
+                let _written = write!(text, "{} {bytes} {modified:?} {versions:?};", runner.name).is_ok();
             }
         }
         // FNV-1a, 64 bits: told apart, not kept secret.
@@ -252,6 +265,7 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         pairs: &state.pairs,
         seed,
         absent: &absent,
+        runners: &run.described(),
     };
     let summary = Summary::of(measured, Machine::look(), ops::clock::since_epoch().as_secs());
     report(&run, &state, &summary, &run.directory.join("report"))?;
@@ -263,20 +277,24 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 async fn measure(run: &Run, stage: &Stage<'_>, turn: &Turn) -> anyhow::Result<Pair> {
     let workload = &run.workloads[turn.workload];
     let (load, before) = (load(), Ticks::now());
-    let leg = async |name: &String| {
+    let leg = async |workload: &Workload, name: &String| {
         let runner = run
             .runners
             .get(name)
             .with_context(|| format!("there is no runner {name}"))?;
         leg::run(stage, workload, runner).await
     };
+    let second = |b| workload.second(&turn.found.a, b);
     let (a, b) = match &turn.found.b {
-        None => (leg(&turn.found.a).await?, None),
+        None => (leg(workload, &turn.found.a).await?, None),
         Some(b) if turn.b_first => {
-            let b = leg(b).await?;
-            (leg(&turn.found.a).await?, Some(b))
+            let b = leg(&second(b), b).await?;
+            (leg(workload, &turn.found.a).await?, Some(b))
         }
-        Some(b) => (leg(&turn.found.a).await?, Some(leg(b).await?)),
+        Some(b) => {
+            let a = leg(workload, &turn.found.a).await?;
+            (a, Some(leg(&second(b), b).await?))
+        }
     };
     Ok(Pair {
         id: turn.id.clone(),
@@ -328,6 +346,8 @@ fn measures(kind: Kind) -> &'static [&'static str] {
         Kind::Steady => &["latency_p50", "latency_p99", "cpu_per_message"],
         Kind::Footprint => &["startup", "idle_rss", "wake_ups"],
         Kind::Recovery => &["recovery"],
+        Kind::Size => &["size"],
+        Kind::Proxy => &["throughput", "latency_p50", "latency_p99", "cpu_per_message"],
     }
 }
 
@@ -344,18 +364,17 @@ fn conclude(
         .pairs
         .iter()
         .flat_map(|pair| {
-            std::iter::once(&pair.a)
-                .chain(&pair.b)
-                .map(move |sample| (pair, sample))
+            let found = |workload: &&Workload| workload.name == pair.workload;
+            let workload = run.workloads.iter().find(found);
+            let prefetch = workload.map_or(0, |workload| workload.prefetch);
+            let a = std::iter::once((pair, &pair.a, prefetch));
+            a.chain(pair.b.iter().map(move |b| {
+                let second = workload.map(|workload| workload.second(&pair.a.runner, &b.runner));
+                (pair, b, second.map_or(0, |second| second.prefetch))
+            }))
         })
-        .filter(|(pair, sample)| {
-            let workload = run
-                .workloads
-                .iter()
-                .find(|workload| workload.name == pair.workload);
-            !sample.is_whole(workload.map_or(0, |workload| workload.prefetch))
-        })
-        .map(|(pair, sample)| {
+        .filter(|(_, sample, prefetch)| !sample.is_whole(*prefetch))
+        .map(|(pair, sample, _)| {
             format!(
                 "{} of {}: lost {}, corrupt {}, unsettled {}",
                 sample.runner, pair.id, sample.lost, sample.corrupt, sample.unsettled

@@ -1,7 +1,6 @@
 //! D4: from the start of the process to the acknowledgement of a waiting message, then what idleness costs.
 
 use super::{Leg, Sample, float, megabytes, milliseconds};
-use crate::publish;
 use crate::relay::Relay;
 use crate::tree::{self, Spent};
 use anyhow::Context;
@@ -22,7 +21,7 @@ impl Leg<'_> {
         // Until the broker has noticed: the message must not go to the one that has ended.
         let _nothing = self.unsettled().await;
 
-        publish::fill(&self.stage.amqp, &self.queue, self.workload).await;
+        self.fill().await;
         let sink = self.sink().await?;
         let port = self.stage.broker.port();
         let mut relay = Relay::start(port).await?;

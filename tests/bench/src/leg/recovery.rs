@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 impl Leg<'_> {
     pub(super) async fn recovery(&self) -> anyhow::Result<Sample> {
-        crate::publish::fill(&self.stage.amqp, &self.queue, self.workload).await;
+        self.fill().await;
         let sink = self
             .sink()
             .await?

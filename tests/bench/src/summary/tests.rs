@@ -1,8 +1,10 @@
-use super::{Measured, Summary, Verdict, csv, number};
+use super::{Described, Measured, Summary, Verdict, csv, number};
 use crate::leg::Sample;
 use crate::machine::Machine;
+use crate::runner::{Envelope, Runner};
 use crate::state::Pair;
-use crate::workload::{Better, Compare, Figure, Judged, Workload};
+use crate::workload::{Against, Better, Compare, Figure, Judged, Workload};
+use serde_json::json;
 use std::path::Path;
 
 fn machine() -> Machine {
@@ -60,12 +62,28 @@ fn pair(workload: &Workload, a: Sample, b: Option<Sample>) -> Pair {
     }
 }
 
+fn described(name: &str) -> Described {
+    Described {
+        runner: Runner {
+            name: name.to_owned(),
+            about: "about".to_owned(),
+            program: "peer:x/run".to_owned(),
+            arguments: vec!["--setting".to_owned()],
+            envelope: Envelope::None,
+            is_sink: false,
+            for_tests: false,
+        },
+        versions: vec!["x 1.2".to_owned()],
+    }
+}
+
 fn summary(workload: &Workload, pairs: &[Pair]) -> Summary {
     let measured = Measured {
         workloads: std::slice::from_ref(workload),
         pairs,
         seed: 1,
         absent: &["go: not there".to_owned()],
+        runners: &["x", "unused"].map(described),
     };
     Summary::of(measured, machine(), 7)
 }
@@ -113,7 +131,13 @@ fn lost_messages_stand_beside_the_speed_and_spoil_the_verdict() {
     let mut other = sample("y", 10.0);
     other.duplicates = 5;
     pairs.push(pair(&workload, liar, Some(other)));
-    let row = summary(&workload, &pairs).rows.remove(0);
+    let mut summary = summary(&workload, &pairs);
+    let table = summary.table();
+    assert!(
+        table.contains("| 3 | 3, the other 5 | loses messages |"),
+        "{table}"
+    );
+    let row = summary.rows.remove(0);
     assert_eq!((row.lost, row.duplicates, row.duplicates_by_other), (3, 3, 5));
     assert_eq!(row.verdict, Verdict::Lossy);
 }
@@ -196,6 +220,96 @@ fn the_json_has_the_shape_that_programs_read() {
         assert!(!row[key].is_null(), "{key} is missing in {row}");
     }
     assert_eq!(row["better"], "higher");
+    let runners = json["runners"].as_array().unwrap();
+    assert_eq!(runners.len(), 1, "{runners:?}");
+    let settings = (
+        &runners[0]["name"],
+        &runners[0]["arguments"],
+        &runners[0]["versions"],
+    );
+    assert_eq!(settings, (&json!("x"), &json!(["--setting"]), &json!(["x 1.2"])));
+    let described = &json["workloads"][0];
+    assert_eq!(described["name"], workload.name);
+    assert_eq!(described["body_bytes"], workload.body_bytes);
+}
+
+#[test]
+fn growth_is_the_first_over_the_second_and_absolutes_are_those_of_the_first() {
+    let mut workload = workload(vec![
+        figure("growth", "x", Some("x"), Compare::Ratio),
+        figure("absolute", "x", None, Compare::Absolute),
+    ]);
+    workload.against = Some(Against {
+        messages: 1,
+        warm_up: 0,
+        body_bytes: 16,
+        in_flight: 1,
+        prefetch: 1,
+    });
+    let mut pairs = quiet(&workload);
+    for _ in 0..3 {
+        let mut pair = pair(&workload, sample("x", 30.0), Some(sample("x", 10.0)));
+        pair.gate = false;
+        pairs.push(pair);
+    }
+    let rows = summary(&workload, &pairs).rows;
+    let medians: Vec<(f64, usize)> = rows.iter().map(|row| (row.median, row.pairs)).collect();
+    assert_eq!(medians, [(3.0, 3), (30.0, 3)]);
+}
+
+/// What the project promises to measure: name, unit, must, aim.
+#[test]
+fn the_figures_of_the_table_are_all_there_with_their_targets() {
+    let wanted: &[(&str, &str, f64, f64)] = &[
+        ("throughput_vs_raw_classic", "ratio", 0.75, 0.85),
+        ("throughput_vs_raw_quorum", "ratio", 0.65, 0.75),
+        ("throughput_vs_go_classic", "ratio", 1.5, 1.8),
+        ("throughput_vs_go_quorum", "ratio", 1.8, 2.3),
+        ("cpu_vs_go_classic", "ratio", 0.45, 0.25),
+        ("cpu_vs_go_quorum", "ratio", 0.45, 0.25),
+        ("cpu_per_message_classic", "µs", 18.0, 10.0),
+        ("cpu_per_message_quorum", "µs", 18.0, 10.0),
+        ("added_latency_p50", "ms", 0.15, 0.08),
+        ("added_latency_p99", "ms", 1.0, 0.5),
+        ("startup_to_settled", "ms", 15.0, 10.0),
+        ("idle_memory", "MB", 8.0, 5.0),
+        ("peak_memory_100_in_flight", "MB", 12.0, 8.0),
+        ("peak_memory_500_in_flight", "MB", 28.0, 16.0),
+        ("idle_wake_ups", "1/s", 5.0, 1.0),
+        ("one_at_a_time_vs_raw_quorum", "ratio", 0.9, 1.0),
+        ("image_size", "MB", 12.0, 8.0),
+        // Flat within 10 % where the work of a message is the same.
+        ("growth_100_in_flight", "ratio", 1.1, 1.0),
+        ("growth_1000_in_flight", "ratio", 1.1, 1.0),
+        ("growth_backlog_1e6", "ratio", 1.1, 1.0),
+    ];
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("workloads");
+    let workloads = Workload::read_all(&directory).unwrap();
+    let find = |name: &str| {
+        let mut figures = workloads.iter().flat_map(|workload| &workload.figures);
+        figures
+            .find(|figure| figure.name == name)
+            .unwrap_or_else(|| panic!("there is no figure {name}"))
+    };
+    for (name, unit, must, aim) in wanted {
+        let figure = find(name);
+        assert_eq!(figure.unit, *unit, "{name}");
+        assert_eq!((figure.must, figure.aim), (Some(*must), Some(*aim)), "{name}");
+        let is_lower = figure.better == Better::Lower;
+        assert_eq!(is_lower, aim < must, "{name}");
+        let is_lower_end = name.starts_with("throughput_vs_go");
+        assert_eq!(figure.judged == Judged::WorseEnd, is_lower_end, "{name}");
+    }
+    // Beside them, without a target of their own.
+    for name in [
+        "idle_anonymous",
+        "growth_1_in_flight",
+        "growth_10_in_flight",
+        "growth_16_kib",
+        "growth_256_kib",
+    ] {
+        assert_eq!(find(name).must, None, "{name}");
+    }
 }
 
 #[test]
@@ -207,7 +321,7 @@ fn every_sample_is_a_line_of_the_csv() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 3);
     assert!(
-        lines[0].ends_with("cpu_per_message [us],throughput [msg/s]"),
+        lines[0].ends_with("cpu_per_message [us],throughput [1/s]"),
         "{text}"
     );
     assert!(
