@@ -11,6 +11,7 @@ use crate::domain::reply;
 use crate::domain::verdict::Verdict;
 use crate::status::{Fate, State};
 use amqp::topology::Risk;
+use amqp::version::Server;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use std::time::Duration;
 use tracing::{debug, info, warn};
@@ -31,6 +32,8 @@ const HOLDING: &str = "sidecar_holding";
 const DEFERRALS: &str = "sidecar_deferrals_total";
 const LEVER_REFUSALS: &str = "sidecar_lever_refusals_total";
 const PREFETCH: &str = "sidecar_prefetch";
+const MENDED: &str = "sidecar_mended_total";
+const BROKER_INFO: &str = "sidecar_broker_info";
 
 /// Tells the recorder what every metric means.
 pub fn describe() {
@@ -98,10 +101,27 @@ pub fn describe() {
         Unit::Count,
         "Deliveries that the broker may hand over at once; less than usual while bodies are large."
     );
-    // An alert can only watch what is there before it happens.
+    describe_counter!(
+        MENDED,
+        Unit::Count,
+        "Frames of messages that were not legible as their publisher wrote them, by what was mended."
+    );
+    describe_gauge!(
+        BROKER_INFO,
+        Unit::Count,
+        "1 for what the connected broker says that it is, else 0."
+    );
+    begin_at_zero();
+}
+
+/// An alert can only watch what is there before it happens.
+fn begin_at_zero() {
     counter!(STALLS).increment(0);
     for cause in ConsumerEnd::ALL {
         counter!(CONSUMER_ENDS, "cause" => cause.as_str()).increment(0);
+    }
+    for what in Illegible::ALL {
+        counter!(MENDED, "what" => what.as_str()).increment(0);
     }
     for reason in HoldReason::ALL {
         gauge!(HOLDING, "reason" => reason.as_str()).increment(0);
@@ -109,7 +129,7 @@ pub fn describe() {
 }
 
 /// The names of all metrics, for the reference page and its test.
-pub const METRICS: [&str; 16] = [
+pub const METRICS: [&str; 18] = [
     IN_FLIGHT,
     OUTCOMES,
     VERDICTS,
@@ -126,6 +146,8 @@ pub const METRICS: [&str; 16] = [
     DEFERRALS,
     LEVER_REFUSALS,
     PREFETCH,
+    MENDED,
+    BROKER_INFO,
 ];
 
 /// A delivery goes to the worker.
@@ -182,14 +204,28 @@ pub fn state_changed(queue: &str, state: State) {
 }
 
 /// The broker is connected.
-pub fn connected(broker: &str, generation: u64) {
+pub fn connected(broker: &str, server: Option<&Server>, generation: u64) {
     gauge!(CONNECTED).set(1.0);
-    info!(broker, generation, "broker connected");
+    set_broker_info(server, 1.0);
+    let server = server.map(ToString::to_string);
+    let server = server.as_deref().unwrap_or("unknown");
+    info!(broker, server, generation, "broker connected");
+}
+
+/// Anything but RabbitMQ is one word: what it says of itself is its own affair.
+fn set_broker_info(server: Option<&Server>, value: f64) {
+    let Some(server) = server else { return };
+    let (product, version) = match server.rabbitmq() {
+        Some(version) => ("rabbitmq", version.to_string()),
+        None => ("other", String::new()),
+    };
+    gauge!(BROKER_INFO, "product" => product, "version" => version).set(value);
 }
 
 /// The broker is not connected any more; one line, whatever the number of tries that follow.
-pub fn disconnected(broker: &str, cause: &str) {
+pub fn disconnected(broker: &str, server: Option<&Server>, cause: &str) {
     gauge!(CONNECTED).set(0.0);
+    set_broker_info(server, 0.0);
     counter!(CONNECTION_LOSSES).increment(1);
     warn!(
         broker,
@@ -266,7 +302,7 @@ pub fn stalled(queue: &str, ready: u32) {
 }
 
 /// What the broker ended.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConsumerEnd {
     /// The subscription: `basic.cancel`.
     Cancelled,
@@ -289,6 +325,45 @@ impl ConsumerEnd {
 pub fn consumer_ended(queue: &str, end: ConsumerEnd, cause: &str) {
     counter!(CONSUMER_ENDS, "cause" => end.as_str()).increment(1);
     warn!(queue, cause, "the broker ended the consumer; subscribing again");
+}
+
+/// What of a message no client can read as its publisher wrote it.
+#[derive(Debug, Clone, Copy)]
+pub enum Illegible {
+    /// The name of a header, a property or a routing key is not UTF-8.
+    Text,
+    /// Lists or tables in one another, without an end.
+    Nesting,
+}
+
+impl Illegible {
+    const ALL: [Self; 2] = [Self::Text, Self::Nesting];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Nesting => "nesting",
+        }
+    }
+}
+
+/// So many frames were mended. Anybody who publishes can send them at any rate: said once a connection.
+pub fn mended(queue: &str, what: Illegible, frames: u64, is_first: bool) {
+    counter!(MENDED, "what" => what.as_str()).increment(frames);
+    if !is_first {
+        return;
+    }
+    match what {
+        Illegible::Text => warn!(
+            queue,
+            "a message has a header name, a property or a routing key that is not UTF-8: those bytes are shown as ?"
+        ),
+        Illegible::Nesting => warn!(
+            queue,
+            depth = amqp::legible::DEEPEST,
+            "a message has lists or tables that are nested too deep: what is deeper is shown as bytes"
+        ),
+    }
 }
 
 /// The worker stopped answering.

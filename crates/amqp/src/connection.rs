@@ -2,18 +2,22 @@
 
 mod attempt;
 mod heard;
+mod reading;
 
 use crate::Error;
+use crate::legible::Count;
+use crate::version::Server;
 use contract::broker::BrokerUrl;
 use futures_util::StreamExt;
 use heard::Heard;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{ConnectionProperties, ErrorKind, Event};
+use reading::Listener;
 use std::fmt;
 use std::net::{Shutdown, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -39,6 +43,8 @@ pub struct Connection {
     state: watch::Receiver<State>,
     /// A second handle on its socket.
     socket: Option<Arc<TcpStream>>,
+    mended: watch::Receiver<Count>,
+    server: Arc<OnceLock<Server>>,
 }
 
 impl Drop for Connection {
@@ -112,10 +118,17 @@ pub async fn connect_with(broker: &BrokerUrl, name: &str, frames: &Frames) -> Re
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     // Boxed because a TLS handshake is large.
     let heard = Heard::default();
+    let (mending, mended) = watch::channel(Count::default());
+    let server = Arc::default();
+    let listener = Listener {
+        mended: mending,
+        server: Arc::clone(&server),
+    };
     let connecting = Box::pin(attempt::open(
         uri(broker, frames.most_bytes()),
         properties,
         heard.clone(),
+        listener,
     ));
     let (inner, socket) = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
         .await
@@ -163,7 +176,13 @@ pub async fn connect_with(broker: &BrokerUrl, name: &str, frames: &Frames) -> Re
             }
         }
     });
-    Ok(Connection { inner, state, socket })
+    Ok(Connection {
+        inner,
+        state,
+        socket,
+        mended,
+        server,
+    })
 }
 
 impl Connection {
@@ -225,6 +244,16 @@ impl Connection {
         }
     }
 
+    /// What came on it that was not legible and was mended: how much so far, and more as it comes.
+    pub fn mended(&self) -> watch::Receiver<Count> {
+        self.mended.clone()
+    }
+
+    /// What the broker says that it is; `None` when it does not say so in words that can be read.
+    pub fn server(&self) -> Option<&Server> {
+        self.server.get()
+    }
+
     /// Closes gracefully within 3 s: what was written before is processed by the broker first.
     pub async fn close(&self) {
         // A connection that is lost already, or that does not answer, is dropped; the broker cleans up the same way.
@@ -236,10 +265,9 @@ fn why_lost(error: lapin::Error) -> String {
     let is_garbage = matches!(error.kind(), ErrorKind::ParsingError(_));
     let error = match Error::from(error) {
         // It did speak AMQP once.
-        Error::Unreachable(_) if is_garbage => Error::Unreachable(
-            "what comes from it is no AMQP any more, or a message has a header whose name is not UTF-8"
-                .to_owned(),
-        ),
+        Error::Unreachable(_) if is_garbage => {
+            Error::Unreachable("what comes from it is no AMQP any more".to_owned())
+        }
         error => error,
     };
     error.to_string()

@@ -6,8 +6,10 @@
 
 mod connection;
 mod error;
+pub mod legible;
 mod publisher;
 pub mod topology;
+pub mod version;
 
 pub use connection::{Connection, Frames, connect, connect_with};
 pub use error::Error;

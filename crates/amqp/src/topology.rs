@@ -12,6 +12,7 @@ mod plan;
 pub use inspect::Risk;
 pub use plan::{QueuePlan, RETRY_QUEUE_SPARE};
 
+use crate::version::Server;
 use crate::{Connection, Error};
 use inspect::Observed;
 use lapin::Channel;
@@ -55,7 +56,7 @@ pub async fn ensure_queue(connection: &Connection, plan: &QueuePlan) -> Result<E
             };
             Ok(Ensured {
                 created: false,
-                risks: observed.risks(&plan.arguments()),
+                risks: observed.risks(&plan.arguments(), connection.server().and_then(Server::rabbitmq)),
                 is_single_active: observed.is_single_active(),
             })
         }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use amqp::topology::{QueuePlan, Risk, declare_queue, ensure_queue};
+use amqp::version::Intent;
 use amqp::{Connection, connect};
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
@@ -59,10 +60,19 @@ async fn an_existing_queue_is_looked_at_and_left_alone() {
     let plan = QueuePlan::worker(&queue, "orders.dead");
     let ensured = ensure_queue(&connection, &plan).await.unwrap();
     assert!(!ensured.created);
-    assert_eq!(
-        ensured.risks,
-        [Risk::DropsHead("5".to_owned()), Risk::DeadLettersAtMostOnce]
-    );
+    let version = connection.server().unwrap().rabbitmq().unwrap();
+    let default = version
+        .default_delivery_limit()
+        .map(|limit| Risk::DefaultDeliveryLimit {
+            limit,
+            giving_back_counts: version.settling(Intent::GiveBack).counts,
+        });
+    let expected: Vec<Risk> = [Risk::DropsHead("5".to_owned())]
+        .into_iter()
+        .chain(default)
+        .chain([Risk::DeadLettersAtMostOnce])
+        .collect();
+    assert_eq!(ensured.risks, expected);
     // Would be refused if it were another queue now.
     amqp.declare(&queue, arguments()).await;
     amqp.delete(&queue).await;

@@ -7,6 +7,7 @@
 //! | a RabbitMQ to stop, to kill, to cut off | [`Broker::start`] |
 //! | a RabbitMQ that pods of a cluster reach | [`Broker::start_on`] with [`machine_ip`] |
 //! | to publish, to look at queues | [`Amqp`], usually from [`Broker::amqp`] |
+//! | to publish what no AMQP library writes | [`BarePublisher`] |
 //! | a worker with scripted answers that records every request | [`worker::Worker`] |
 //! | a worker that answers bytes, or breaks the connection at any of them | [`raw::RawWorker`] |
 //! | a bad network before a broker | [`toxic::Toxic`] |
@@ -23,6 +24,7 @@
 //! to fail return a `Result`.
 
 mod amqp;
+mod bare;
 mod broker;
 pub mod http;
 pub mod logs;
@@ -37,6 +39,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 pub use amqp::{Amqp, Message, table, text};
+pub use bare::BarePublisher;
 pub use broker::{Broker, RELEASE, Release, SHARED_DIR, SHARED_URL, StartError, broker};
 
 /// A name that no other test uses, of the form `<stem>-<12 hexadecimal digits>`.

@@ -8,7 +8,9 @@ use crate::config::Config;
 use crate::telemetry;
 use amqp::Error;
 use amqp::topology::{Depth, QueuePlan, Risk};
+use amqp::version::Server;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
@@ -96,6 +98,11 @@ impl Generation {
         self.is_single_active.load(Relaxed)
     }
 
+    /// What the broker says that it is.
+    pub(super) fn server(&self) -> Option<&Server> {
+        self.consuming.server()
+    }
+
     /// What waits in a queue, and who consumes it.
     pub(super) async fn depth(&self, queue: &str) -> Result<Depth, Error> {
         self.publishing.depth(queue).await
@@ -113,6 +120,24 @@ impl Generation {
             cause = self.consuming.lost() => cause,
             cause = self.publishing.lost() => cause,
         }
+    }
+
+    /// Tells of messages that were not legible as the broker handed them over, for as long as it is polled. Cancel safe.
+    pub(super) async fn tell_what_is_mended(&self, queue: &str) -> Infallible {
+        let mut mended = self.consuming.mended();
+        let mut before = *mended.borrow();
+        while mended.changed().await.is_ok() {
+            let now = *mended.borrow_and_update();
+            let news = [
+                (telemetry::Illegible::Text, before.texts, now.texts),
+                (telemetry::Illegible::Nesting, before.nestings, now.nestings),
+            ];
+            for (what, before, now) in news.into_iter().filter(|(_, before, now)| before != now) {
+                telemetry::mended(queue, what, now - before, before == 0);
+            }
+            before = now;
+        }
+        std::future::pending().await
     }
 
     /// Closes gracefully.

@@ -4,7 +4,9 @@
 //! A delivery is one poll of a stream and a settlement one call: neither is boxed.
 
 use crate::domain::ack_window::Tag;
+use amqp::legible::Count;
 use amqp::topology::{Depth, Ensured, QueuePlan};
+use amqp::version::Server;
 use amqp::{Error, PublishError};
 use contract::broker::BrokerUrl;
 use futures_util::future::BoxFuture;
@@ -13,6 +15,7 @@ use lapin::BasicProperties;
 use lapin::message::Delivery;
 use std::fmt::Debug;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Opens connections.
 pub trait Broker: Debug + Send + Sync {
@@ -37,6 +40,12 @@ pub trait Connection: Debug + Send + Sync {
 
     /// Waits until the broker holds back publishes on it and says why; for ever if it never does. Cancel safe.
     fn until_blocked(&self) -> BoxFuture<'_, String>;
+
+    /// What the broker says that it is.
+    fn server(&self) -> Option<&Server>;
+
+    /// What came on it that was not legible and was mended: how much so far, and more as it comes.
+    fn mended(&self) -> watch::Receiver<Count>;
 
     /// Closes gracefully: what was written before is processed by the broker first.
     fn close(&self) -> BoxFuture<'_, ()>;

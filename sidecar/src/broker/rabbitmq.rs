@@ -2,7 +2,9 @@
 
 use super::port::{Broker, Channel, Connection, Consumer, Publisher};
 use crate::domain::ack_window::Tag;
+use amqp::legible::Count;
 use amqp::topology::{Depth, Ensured, QueuePlan};
+use amqp::version::Server;
 use amqp::{Error, Frames, PublishError};
 use contract::broker::BrokerUrl;
 use futures_util::future::BoxFuture;
@@ -13,6 +15,7 @@ use lapin::options::{
 };
 use lapin::types::FieldTable;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Any RabbitMQ that can be reached over TCP.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +49,14 @@ impl Connection for amqp::Connection {
 
     fn until_blocked(&self) -> BoxFuture<'_, String> {
         self.until_blocked().boxed()
+    }
+
+    fn server(&self) -> Option<&Server> {
+        self.server()
+    }
+
+    fn mended(&self) -> watch::Receiver<Count> {
+        self.mended()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -8,6 +8,7 @@ use super::stall::until_stalled;
 use crate::domain::budget::Budget;
 use crate::pipeline::{Delivery, Pipeline};
 use crate::telemetry::{self, ConsumerEnd};
+use amqp::version::{Server, TimeoutEnds, Version};
 use futures_util::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,17 +16,19 @@ use std::time::Duration;
 /// The longest that deliveries on their way may take to surface after a cancel.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is known when the broker ends a subscription without a word. Since 4.3 it does so, too, when a message is held
-/// for too long (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
-const CANCELLED: &str = "the consumer was cancelled (was the queue deleted, or a message held for longer than the \
-                         broker's consumer timeout?)";
-
-/// What the broker ended, by why the session did.
-pub(super) fn kind_of_end(cause: &str) -> ConsumerEnd {
-    if cause == CANCELLED {
-        ConsumerEnd::Cancelled
-    } else {
-        ConsumerEnd::ChannelClosed
+/// What is known when the broker ends a subscription, which it does without a word. Some versions do so, too, when a
+/// message is held for too long (<https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout>).
+fn why_cancelled(server: Option<&Server>) -> &'static str {
+    let timeout = server
+        .and_then(Server::rabbitmq)
+        .map(Version::consumer_timeout_ends);
+    match timeout {
+        // That would have closed the channel, with a word.
+        Some(TimeoutEnds::Channel) => "the consumer was cancelled (was the queue deleted?)",
+        Some(TimeoutEnds::Consumer) | None => {
+            "the consumer was cancelled (was the queue deleted, or a message held for longer than the broker's consumer \
+             timeout?)"
+        }
     }
 }
 
@@ -39,7 +42,7 @@ pub(super) enum End {
     /// A connection of the generation was lost.
     ConnectionLost(String),
     /// The broker ended consumer or channel: queue deleted, consumer timeout, failover.
-    ConsumerEnded(String),
+    ConsumerEnded(ConsumerEnd, String),
 }
 
 /// A subscription that nothing was taken from yet.
@@ -105,7 +108,10 @@ impl Session {
             let end = self.hand_out(pipeline, generation, budget).await;
             match (end, self.next.take()) {
                 (None, Some(next)) => self = *next,
-                (None, None) => return End::ConsumerEnded(CANCELLED.to_owned()),
+                (None, None) => {
+                    let cause = why_cancelled(generation.server()).to_owned();
+                    return End::ConsumerEnded(ConsumerEnd::Cancelled, cause);
+                }
                 (Some(end), next) => {
                     if matches!(end, End::IntakeStopped | End::WorkerDown) {
                         self.give_back().await;
@@ -145,7 +151,9 @@ impl Session {
             };
             let delivery = match next {
                 Some(Ok(delivery)) => delivery,
-                Some(Err(error)) => return Some(End::ConsumerEnded(error.to_string())),
+                Some(Err(error)) => {
+                    return Some(End::ConsumerEnded(ConsumerEnd::ChannelClosed, error.to_string()));
+                }
                 // A cancel by the broker comes without an error, and so does the end of a connection.
                 None if !generation.consuming.is_open() => {
                     return Some(End::ConnectionLost(generation.lost().await));

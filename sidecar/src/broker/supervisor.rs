@@ -60,15 +60,28 @@ impl Supervisor {
         while let Some(generation) = self.connect(&mut backoff).await {
             number += 1;
             self.pipeline.ledger().set_broker_connected(true);
-            telemetry::connected(&self.pipeline.config().broker.to_string(), number);
+            let server = generation.server().cloned();
+            telemetry::connected(
+                &self.pipeline.config().broker.to_string(),
+                server.as_ref(),
+                number,
+            );
             let begun = Instant::now();
-            let cause = self.consume(&generation, &mut backoff, &mut budget).await;
+            let cause = tokio::select! {
+                biased;
+                cause = self.consume(&generation, &mut backoff, &mut budget) => cause,
+                never = generation.tell_what_is_mended(&self.pipeline.config().queue) => match never {},
+            };
             self.pipeline.ledger().set_broker_connected(false);
             let Some(cause) = cause else {
                 generation.close().await;
                 break;
             };
-            telemetry::disconnected(&self.pipeline.config().broker.to_string(), &cause);
+            telemetry::disconnected(
+                &self.pipeline.config().broker.to_string(),
+                server.as_ref(),
+                &cause,
+            );
             self.pipeline.enter(State::Connecting);
             if begun.elapsed() > HEALTHY_AFTER {
                 backoff.reset();
@@ -151,8 +164,8 @@ impl Supervisor {
                     self.pipeline.ledger().set_worker_up(false);
                     telemetry::worker_gone(queue);
                 }
-                End::ConsumerEnded(cause) => {
-                    telemetry::consumer_ended(queue, session::kind_of_end(&cause), &cause);
+                End::ConsumerEnded(end, cause) => {
+                    telemetry::consumer_ended(queue, end, &cause);
                     // It may be gone; making it again is what brings the publishers' messages back to it.
                     is_queue_sure = false;
                     self.pause(backoff).await;

@@ -2,7 +2,9 @@
 //! is answered, or the connection is lost.
 
 use crate::world::{Bug, Known, Shared, World, lock};
+use amqp::legible::Count;
 use amqp::topology::{Depth, Ensured, QueuePlan};
+use amqp::version::Server;
 use amqp::{Error, PublishError};
 use contract::broker::BrokerUrl;
 use futures_util::future::BoxFuture;
@@ -13,7 +15,7 @@ use sidecar::broker::port;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// What lapin and we allow a confirm and a connection.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
@@ -191,6 +193,15 @@ impl port::Connection for Connection {
 
     fn until_blocked(&self) -> BoxFuture<'_, String> {
         self.0.until_blocked().boxed()
+    }
+
+    fn server(&self) -> Option<&Server> {
+        None
+    }
+
+    /// Nothing here is on a wire.
+    fn mended(&self) -> watch::Receiver<Count> {
+        watch::channel(Count::default()).1
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -2,6 +2,7 @@
 
 mod answer;
 mod broker_url;
+mod frames;
 mod manifest;
 mod message;
 mod quantity;
@@ -17,6 +18,7 @@ mod verdict;
 use crate::Target;
 
 pub(crate) const ALL: &[Target] = &[
+    frames::TARGET,
     message::TARGET,
     answer::TARGET,
     verdict::TARGET,

@@ -49,6 +49,7 @@ macro_rules! replays {
 }
 
 replays!(
+    frames "frames",
     message "message",
     answer "answer",
     verdict "verdict",

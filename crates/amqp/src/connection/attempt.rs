@@ -5,6 +5,7 @@
 //! add its own. So the socket is opened here before lapin begins, and is shut down when the attempt is dropped.
 
 use super::heard::{Heard, Listening};
+use super::reading::{Legible, Listener, Reading};
 use async_rs::util::RuntimeParts;
 use async_rs::{Runtime, Tokio};
 use lapin::ConnectionProperties;
@@ -15,19 +16,20 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Mutex;
 
-/// Opens a connection whose bytes are counted in `heard`, and returns it with a second handle on its socket. Dropping
-/// the future ends the attempt.
+/// Opens a connection whose bytes are counted in `heard` and that tells `listener` what came, and returns it with a second
+/// handle on its socket. Dropping the future ends the attempt.
 pub(super) async fn open(
     uri: AMQPUri,
     properties: ConnectionProperties,
     heard: Heard,
+    listener: Listener,
 ) -> lapin::Result<(lapin::Connection, Option<TcpStream>)> {
     let tokio = Tokio::current();
     let listening = Listening {
         tokio: tokio.clone(),
         heard,
     };
-    let runtime = Runtime::new(RuntimeParts::new(tokio, listening));
+    let runtime = Runtime::new(RuntimeParts::new(tokio.clone(), listening.clone()));
     let plain = AMQPUri {
         scheme: AMQPScheme::AMQP,
         ..uri.clone()
@@ -42,6 +44,9 @@ pub(super) async fn open(
         stream = stream.into_tls(&uri.authority.host, TLSConfig::default()).await?;
     }
     let attempt = Attempt { socket };
+    // For lapin it is plain: what it reads is in clear.
+    let stream = AsyncTcpStream::Plain(Legible::new(stream, listener.clone()));
+    let runtime = Runtime::new(RuntimeParts::new(tokio, Reading { listening, listener }));
     let stream = Mutex::new(Some(stream));
     let hand_over = async move |_uri, _runtime| {
         let stream = stream.lock().expect("invariant: no holder panics").take();

@@ -1,5 +1,6 @@
 //! Reading a queue's arguments out of the broker's refusals, and which of them lose messages. Pure.
 
+use crate::version::{Intent, Version};
 use lapin::types::{AMQPValue, FieldTable};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -72,8 +73,9 @@ impl Observed {
         argument.is_some_and(|argument| argument.as_ref().is_some_and(|argument| argument.value == "true"))
     }
 
-    /// What in it loses messages. `ours` are the arguments with which we would have declared it.
-    pub(super) fn risks(&self, ours: &FieldTable) -> Vec<Risk> {
+    /// What in it loses messages. `ours` are the arguments with which we would have declared it, `version` is that of the
+    /// broker if it is a RabbitMQ of a known one.
+    pub(super) fn risks(&self, ours: &FieldTable, version: Option<Version>) -> Vec<Risk> {
         let value = |name: &str| match self.arguments.get(name) {
             Some(argument) => argument.as_ref().map(|argument| argument.value.clone()),
             None => ours.inner().get(name).map(text_of),
@@ -103,6 +105,17 @@ impl Observed {
         let limit = value("x-delivery-limit").and_then(|limit| limit.parse::<u32>().ok());
         if let Some(limit) = limit.filter(|limit| *limit < LOW_DELIVERY_LIMIT) {
             risks.push(Risk::DeliveryLimit(limit));
+        }
+        let has_none = ours.inner().contains_key("x-delivery-limit") && value("x-delivery-limit").is_none();
+        if let Some(version) = version
+            && let Some(limit) = version.default_delivery_limit()
+            && has_none
+            && is("x-queue-type", "quorum")
+        {
+            risks.push(Risk::DefaultDeliveryLimit {
+                limit,
+                giving_back_counts: version.settling(Intent::GiveBack).counts,
+            });
         }
         // What nobody dead-letters from is fine without.
         if ours.inner().contains_key("x-dead-letter-exchange") {
@@ -171,6 +184,13 @@ pub enum Risk {
     DropsHead(String),
     /// A low `x-delivery-limit`.
     DeliveryLimit(u32),
+    /// No `x-delivery-limit`, at a broker that has one of its own.
+    DefaultDeliveryLimit {
+        /// The broker's own.
+        limit: u32,
+        /// Whether what the sidecar gives back counts, too.
+        giving_back_counts: bool,
+    },
     /// No `x-dead-letter-exchange`.
     NoDeadLetter,
     /// Dead-lettering without the at-least-once strategy.
@@ -189,6 +209,7 @@ impl Risk {
             Self::MessageTtl(_) => "message_ttl",
             Self::DropsHead(_) => "drops_head",
             Self::DeliveryLimit(_) => "delivery_limit",
+            Self::DefaultDeliveryLimit { .. } => "default_delivery_limit",
             Self::NoDeadLetter => "no_dead_letter",
             Self::DeadLettersAtMostOnce => "dead_letters_at_most_once",
             Self::NotReplicated => "not_replicated",
@@ -220,6 +241,17 @@ impl fmt::Display for Risk {
                 "x-delivery-limit={limit}: the broker itself gives a message up when drains, lost connections or \
                  killed sidecars have brought it back so often"
             ),
+            Self::DefaultDeliveryLimit {
+                limit,
+                giving_back_counts,
+            } => {
+                let counted = if *giving_back_counts { "drains, " } else { "" };
+                write!(
+                    f,
+                    "it has no x-delivery-limit: unless a policy says otherwise the broker itself gives a message up when \
+                     {counted}lost connections or killed sidecars have brought it back more than {limit} times"
+                )
+            }
             Self::NoDeadLetter => {
                 f.write_str("it has no x-dead-letter-exchange: messages that the broker itself gives up are dropped")
             }
@@ -252,7 +284,7 @@ mod tests {
 
     fn words_of(observed: &Observed, plan: &QueuePlan) -> Vec<&'static str> {
         observed
-            .risks(&plan.arguments())
+            .risks(&plan.arguments(), None)
             .iter()
             .map(Risk::as_str)
             .collect()
@@ -329,6 +361,47 @@ mod tests {
             Some(&AMQPValue::LongLongInt(1000))
         );
         assert_eq!(like.inner().get("x-overflow"), None);
+    }
+
+    #[test]
+    fn no_limit_of_its_own_is_a_risk_where_the_broker_has_one() {
+        let none = observed(&[
+            "inequivalent arg 'x-delivery-limit' for queue 'q' in vhost '/': received the value '1000000000' of type 'long' but current is none",
+        ]);
+        let classic = "inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received 'quorum' but current is 'classic'";
+        let ours = QueuePlan::worker("q", "q.dead").arguments();
+        let found = |observed: &Observed, version: Option<(u32, u32)>| {
+            let version = version.map(|(major, minor)| Version::new(major, minor, 0));
+            let risks = observed.risks(&ours, version);
+            risks.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert!(found(&none, None).is_empty());
+        assert!(found(&none, Some((3, 13))).is_empty());
+        let limited = found(&none, Some((4, 2)));
+        assert!(limited[0].ends_with(
+            "drains, lost connections or killed sidecars have brought it back more than 20 times"
+        ));
+        let limited = found(&none, Some((4, 3)));
+        assert!(
+            limited[0].ends_with(
+                "when lost connections or killed sidecars have brought it back more than 20 times"
+            )
+        );
+        // Ours has one, a dead-letter queue needs none, a classic queue knows none.
+        assert!(found(&Observed::default(), Some((4, 3))).is_empty());
+        let mut is_classic = none;
+        assert!(is_classic.learn(classic));
+        assert!(
+            !found(&is_classic, Some((4, 3)))
+                .iter()
+                .any(|risk| risk.contains("x-delivery-limit"))
+        );
+        let letters = QueuePlan::dead_letter("q.dead").arguments();
+        assert!(
+            Observed::default()
+                .risks(&letters, Some(Version::new(4, 3, 0)))
+                .is_empty()
+        );
     }
 
     #[test]
