@@ -5,7 +5,7 @@
 //! when the message is settled, so that a worker which has its 200 need not remember anything.
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,8 +21,8 @@ const REMEMBERED: usize = 1024;
 /// The addresses of one sidecar's deliveries.
 #[derive(Debug)]
 pub struct Callbacks {
-    /// What every address begins with; `None` while nothing can be deferred.
-    base: Option<String>,
+    /// What every address begins with, up to the number of the delivery; `None` while nothing can be deferred.
+    prefix: Option<String>,
     /// Tells the addresses of this process from those of an earlier one, and lets nobody guess one.
     process: String,
     inner: Mutex<Inner>,
@@ -31,9 +31,21 @@ pub struct Callbacks {
 #[derive(Debug, Default)]
 struct Inner {
     next: u64,
-    /// The sender is taken by the first call.
-    open: HashMap<u64, Option<oneshot::Sender<Done>>>,
+    open: HashMap<u64, Slot>,
     lost: VecDeque<u64>,
+}
+
+/// What there is of the one call that counts.
+#[derive(Debug)]
+enum Slot {
+    /// Nothing: as with almost every message, which is settled by its answer.
+    Open,
+    /// The delivery waits for it.
+    Awaited(oneshot::Sender<Done>),
+    /// It came before the delivery began to wait.
+    Early(Done),
+    /// It was handed over.
+    Taken,
 }
 
 /// What a worker posted.
@@ -88,34 +100,35 @@ impl Callbacks {
             || worker_host
                 .parse()
                 .is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback());
-        let base = address
+        let process = uuid::Uuid::new_v4().simple().to_string();
+        let prefix = address
             .filter(|address| is_here && (address.ip().is_loopback() || address.ip().is_unspecified()))
             .map(|mut address| {
                 if address.ip().is_unspecified() {
                     address.set_ip(Ipv4Addr::LOCALHOST.into());
                 }
-                format!("http://{address}{PREFIX}")
+                format!("http://{address}{PREFIX}/{process}-")
             });
         Self {
-            base,
-            process: uuid::Uuid::new_v4().simple().to_string(),
+            prefix,
+            process,
             inner: Mutex::default(),
         }
     }
 
     /// An address for one delivery; `None` when it cannot be deferred.
     pub(crate) fn open(self: &Arc<Self>) -> Option<Callback> {
-        let base = self.base.as_ref()?;
-        let (sender, done) = oneshot::channel();
+        let prefix = self.prefix.as_ref()?;
         let mut inner = self.inner();
         let id = inner.next;
         inner.next += 1;
-        inner.open.insert(id, Some(sender));
+        inner.open.insert(id, Slot::Open);
         drop(inner);
         Some(Callback {
-            url: format!("{base}/{}-{id}", self.process),
+            url: HeaderValue::from_maybe_shared(Bytes::from(format!("{prefix}{id}")))
+                .expect("invariant: an address is visible ASCII"),
             id,
-            done,
+            done: None,
             told: None,
             is_settled: false,
             callbacks: Arc::clone(self),
@@ -136,13 +149,23 @@ impl Callbacks {
         let id = self.id(path)?;
         let settled = {
             let mut inner = self.inner();
-            let Some(sender) = inner.open.get_mut(&id) else {
+            let Some(slot) = inner.open.get_mut(&id) else {
                 return Err(inner.why_not(id));
             };
-            let sender = sender.take().ok_or(Refused::Settled)?;
             let (told, settled) = oneshot::channel();
-            // A receiver that is gone has dropped `told`.
-            let _received = sender.send(Done { headers, body, told }).is_ok();
+            let done = Done { headers, body, told };
+            *slot = match std::mem::replace(slot, Slot::Taken) {
+                Slot::Open => Slot::Early(done),
+                Slot::Awaited(sender) => {
+                    // A receiver that is gone has dropped `told`.
+                    let _received = sender.send(done).is_ok();
+                    Slot::Taken
+                }
+                before @ (Slot::Early(_) | Slot::Taken) => {
+                    *slot = before;
+                    return Err(Refused::Settled);
+                }
+            };
             settled
         };
         settled.await.map_err(|_dropped| self.inner().why_not(id))
@@ -186,9 +209,10 @@ impl Inner {
 /// that the message is the broker's again.
 #[derive(Debug)]
 pub(crate) struct Callback {
-    url: String,
+    url: HeaderValue,
     id: u64,
-    done: oneshot::Receiver<Done>,
+    /// Once it is waited for.
+    done: Option<oneshot::Receiver<Done>>,
     told: Option<oneshot::Sender<Settled>>,
     is_settled: bool,
     callbacks: Arc<Callbacks>,
@@ -196,19 +220,36 @@ pub(crate) struct Callback {
 
 impl Callback {
     /// The address.
-    pub(crate) fn url(&self) -> &str {
+    pub(crate) fn url(&self) -> &HeaderValue {
         &self.url
     }
 
     /// Waits for the worker's call; for ever when there has been one. Cancel safe.
     pub(crate) async fn done(&mut self) -> (HeaderMap, Bytes) {
         if self.told.is_none()
-            && let Ok(Done { headers, body, told }) = (&mut self.done).await
+            && let Some(Done { headers, body, told }) = self.call().await
         {
             self.told = Some(told);
             return (headers, body);
         }
         std::future::pending().await
+    }
+
+    /// The first call, which may have come already. Cancel safe: what has begun to wait is kept.
+    async fn call(&mut self) -> Option<Done> {
+        let done = if let Some(done) = &mut self.done {
+            done
+        } else {
+            let (sender, done) = oneshot::channel();
+            let mut inner = self.callbacks.inner();
+            let slot = inner.open.get_mut(&self.id)?;
+            if let Slot::Early(done) = std::mem::replace(slot, Slot::Awaited(sender)) {
+                *slot = Slot::Taken;
+                return Some(done);
+            }
+            self.done.insert(done)
+        };
+        done.await.ok()
     }
 
     /// The message is settled.
@@ -223,9 +264,9 @@ impl Callback {
 
 impl Drop for Callback {
     fn drop(&mut self) {
-        // Whoever waits is woken by the end of our fields, after this.
+        // Whoever waits is woken by the end of our fields or of what was in the slot, after this.
         let mut inner = self.callbacks.inner();
-        inner.open.remove(&self.id);
+        let _slot = inner.open.remove(&self.id);
         if !self.is_settled {
             if inner.lost.len() == REMEMBERED {
                 inner.lost.pop_front();

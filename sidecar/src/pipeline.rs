@@ -20,10 +20,11 @@
 //! A delivery settles exactly once: the receipt is consumed by settling, and dropping it is counted.
 
 mod attempt;
+mod ids;
 mod introduction;
 
 use crate::broker::{Copies, Original, Receipt, Stalls};
-use crate::callbacks::{Callback, Callbacks, Settled};
+use crate::callbacks::{Callbacks, Settled};
 use crate::completions::Completions;
 use crate::config::Config;
 use crate::dispatch::{Dispatcher, Network};
@@ -71,6 +72,7 @@ pub struct Pipeline {
     /// Set once it is known where they are served.
     callbacks: OnceLock<Arc<Callbacks>>,
     completions: Completions,
+    ids: ids::Ids,
 }
 
 impl Pipeline {
@@ -87,6 +89,7 @@ impl Pipeline {
             shutdown,
             callbacks: OnceLock::new(),
             completions: Completions::new(config.remember_completed),
+            ids: ids::Ids::new(),
             config,
         }
     }
@@ -125,10 +128,13 @@ impl Pipeline {
             slot,
         } = delivery;
         let _in_flight = InFlight::begin(&self.ledger);
-        let message_id = message
-            .message_id
-            .clone()
-            .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+        let made_up;
+        let message_id = if let Some(id) = &message.message_id {
+            id
+        } else {
+            made_up = self.ids.next();
+            &made_up
+        };
 
         let now = ops::clock::since_epoch();
         if self.completions.has(&message, now) {
@@ -139,23 +145,26 @@ impl Pipeline {
         }
         let reply_to = Address::of(&message, self.config.response_queue.as_deref());
         let mut callback = self.callbacks.get().and_then(Callbacks::open);
-        let url = callback.as_ref().map(Callback::url);
-        let request = request::build(&message, &message_id, &self.target, url, now);
+        let url = callback.as_ref().map(|callback| callback.url().clone());
+        let build = || request::build(&message, message_id, &self.target, url.as_ref(), now);
         let reply = reply_to.as_ref().map(|_| self.config.reply_max_bytes);
         let Some(outcome) = self
-            .dispatch(request, reply, callback.as_mut(), &receipt, now)
+            .dispatch(message.body.len(), build, reply, callback.as_mut(), &receipt, now)
             .await
         else {
             // Deferred, and its channel went away meanwhile: the broker has it again.
             return;
         };
         let verdict = verdict::judge(&outcome.ended, self.circumstances(&message, &slot));
-        telemetry::judged(&outcome.ended, &verdict, message.history.attempt(), outcome.took);
+        let attempt = message.history.attempt();
+        self.ledger
+            .meters()
+            .judged(&outcome.ended, &verdict, attempt, outcome.took);
         let settlement = settlement::plan(
             &verdict,
             Case {
                 message: &message,
-                message_id: &message_id,
+                message_id,
                 queue: &self.config.queue,
                 reply_to: reply_to.as_ref(),
                 outcome: &outcome.ended,
@@ -163,7 +172,7 @@ impl Pipeline {
             },
         );
 
-        let is_settled = settle(&settlement, &verdict, receipt, &copies, &original, &message_id).await;
+        let is_settled = settle(&settlement, &verdict, receipt, &copies, &original, message_id).await;
         if is_settled && matches!(verdict, Verdict::Accepted(_)) {
             // The acknowledgement may still be lost with its connection.
             self.completions.remember(&message, ops::clock::since_epoch());
@@ -296,11 +305,12 @@ async fn settle(
             return true;
         }
         Settlement::Ack => Ok(()),
-        Settlement::ReplyThenAck(reply) => copies.reply(reply).await,
+        // Boxed, as they are large: what every delivery holds is to be small.
+        Settlement::ReplyThenAck(reply) => Box::pin(copies.reply(reply)).await,
         Settlement::CopyThenAck { copy, reply } => {
-            let copied = copies.publish(original, copy, message_id).await;
+            let copied = Box::pin(copies.publish(original, copy, message_id)).await;
             match (copied, reply) {
-                (Ok(()), Some(reply)) => copies.reply(reply).await,
+                (Ok(()), Some(reply)) => Box::pin(copies.reply(reply)).await,
                 (copied, _) => copied,
             }
         }
@@ -322,7 +332,6 @@ struct InFlight<'a> {
 impl<'a> InFlight<'a> {
     fn begin(ledger: &'a Ledger) -> Self {
         ledger.begun();
-        telemetry::begun();
         Self { ledger }
     }
 }
@@ -330,6 +339,5 @@ impl<'a> InFlight<'a> {
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.ledger.ended(Instant::now().into_std());
-        telemetry::ended();
     }
 }

@@ -1,6 +1,7 @@
 //! What the sidecar knows of itself: counted once a message, asked for by the autoscaler, probes and people.
 
 use crate::domain::verdict::Verdict;
+use crate::telemetry::Meters;
 use serde_json::json;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -123,6 +124,7 @@ pub struct Ledger {
     broker_connected: AtomicBool,
     worker_up: AtomicBool,
     intake_stopped: AtomicBool,
+    meters: Meters,
 }
 
 impl Ledger {
@@ -138,17 +140,20 @@ impl Ledger {
             broker_connected: AtomicBool::new(false),
             worker_up: AtomicBool::new(false),
             intake_stopped: AtomicBool::new(false),
+            meters: Meters::default(),
         }
     }
 
     /// A message goes to the worker. The returned number is how many are with it now, this one included.
     pub fn begun(&self) -> u32 {
+        self.meters.begun();
         *self.idle_since.lock().expect("invariant: no holder panics") = None;
         self.in_flight.fetch_add(1, Relaxed) + 1
     }
 
     /// A message has left the worker, whatever its fate.
     pub fn ended(&self, now: Instant) {
+        self.meters.ended();
         if self.in_flight.fetch_sub(1, Relaxed) == 1 {
             *self.idle_since.lock().expect("invariant: no holder panics") = Some(now);
         }
@@ -163,7 +168,13 @@ impl Ledger {
 
     /// Counts a message's end.
     pub fn count(&self, fate: Fate) {
+        self.meters.settled(fate);
         self.fates[fate as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Its metrics.
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.meters
     }
 
     /// The state changed; returns whether it was another before.

@@ -8,11 +8,15 @@
 use crate::domain::lever::Refused;
 use crate::domain::outcome::Outcome;
 use crate::domain::reply;
-use crate::domain::verdict::Verdict;
+use crate::domain::verdict::{Reason, Verdict};
 use crate::status::{Fate, State};
 use amqp::topology::Risk;
 use amqp::version::Server;
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
+use std::sync::OnceLock;
 use std::time::Duration;
 use tracing::{debug, info, warn};
 
@@ -150,31 +154,78 @@ pub const METRICS: [&str; 18] = [
     BROKER_INFO,
 ];
 
-/// A delivery goes to the worker.
-pub fn begun() {
-    gauge!(IN_FLIGHT).increment(1);
+/// The metrics of a message that is accepted. To look one up by name and labels costs more than to count with it, so each
+/// is looked up once, when it is needed first. Those of other fates are rarer than the copies that they go with.
+#[derive(Debug, Default)]
+pub struct Meters {
+    in_flight: OnceLock<Gauge>,
+    duration: OnceLock<Histogram>,
+    answered: OnceLock<Counter>,
+    succeeded: OnceLock<Counter>,
+    accepted: OnceLock<Counter>,
 }
 
-/// A delivery left the sidecar, whatever its fate.
-pub fn ended() {
-    gauge!(IN_FLIGHT).decrement(1);
-}
-
-/// A delivery was dispatched and judged.
-pub fn judged(outcome: &Outcome, verdict: &Verdict, attempt: u32, took: Duration) {
-    counter!(OUTCOMES, "outcome" => outcome.as_str()).increment(1);
-    counter!(VERDICTS, "verdict" => verdict.as_str(), "reason" => verdict.reason().as_str()).increment(1);
-    histogram!(DURATION).record(took.as_secs_f64());
-    if let Verdict::Retry { delay, .. } = verdict {
-        histogram!(RETRY_DELAY).record(delay.as_secs_f64());
+impl Meters {
+    /// A delivery goes to the worker.
+    pub fn begun(&self) {
+        self.in_flight.get_or_init(|| gauge!(IN_FLIGHT)).increment(1);
     }
-    debug!(
-        verdict = verdict.as_str(),
-        reason = verdict.reason().as_str(),
-        attempt,
-        duration_seconds = took.as_secs_f64(),
-        "delivery processed"
-    );
+
+    /// A delivery left the sidecar, whatever its fate.
+    pub fn ended(&self) {
+        self.in_flight.get_or_init(|| gauge!(IN_FLIGHT)).decrement(1);
+    }
+
+    /// A delivery was dispatched and judged.
+    pub fn judged(&self, outcome: &Outcome, verdict: &Verdict, attempt: u32, took: Duration) {
+        match outcome {
+            Outcome::Answered(_) => self
+                .answered
+                .get_or_init(|| outcome_counter(outcome))
+                .increment(1),
+            other => outcome_counter(other).increment(1),
+        }
+        match verdict {
+            Verdict::Accepted(Reason::Succeeded) => {
+                self.succeeded
+                    .get_or_init(|| verdict_counter(verdict))
+                    .increment(1);
+            }
+            other => verdict_counter(other).increment(1),
+        }
+        let duration = self.duration.get_or_init(|| histogram!(DURATION));
+        duration.record(took.as_secs_f64());
+        if let Verdict::Retry { delay, .. } = verdict {
+            histogram!(RETRY_DELAY).record(delay.as_secs_f64());
+        }
+        debug!(
+            verdict = verdict.as_str(),
+            reason = verdict.reason().as_str(),
+            attempt,
+            duration_seconds = took.as_secs_f64(),
+            "delivery processed"
+        );
+    }
+
+    /// A message met its fate.
+    pub fn settled(&self, fate: Fate) {
+        match fate {
+            Fate::Accepted => self.accepted.get_or_init(|| fate_counter(fate)).increment(1),
+            other => fate_counter(other).increment(1),
+        }
+    }
+}
+
+fn outcome_counter(outcome: &Outcome) -> Counter {
+    counter!(OUTCOMES, "outcome" => outcome.as_str())
+}
+
+fn verdict_counter(verdict: &Verdict) -> Counter {
+    counter!(VERDICTS, "verdict" => verdict.as_str(), "reason" => verdict.reason().as_str())
+}
+
+fn fate_counter(fate: Fate) -> Counter {
+    counter!(SETTLEMENTS, "fate" => fate.as_str())
 }
 
 /// The broker may hand over so many deliveries at once from now on.
@@ -185,17 +236,12 @@ pub fn subscribed(queue: &str, prefetch: u16) {
 
 /// A delivery was judged without its worker.
 pub fn recalled(verdict: &Verdict) {
-    counter!(VERDICTS, "verdict" => verdict.as_str(), "reason" => verdict.reason().as_str()).increment(1);
+    verdict_counter(verdict).increment(1);
     debug!(
         verdict = verdict.as_str(),
         reason = verdict.reason().as_str(),
         "delivery processed"
     );
-}
-
-/// A message met its fate.
-pub fn settled(fate: Fate) {
-    counter!(SETTLEMENTS, "fate" => fate.as_str()).increment(1);
 }
 
 /// The state changed.

@@ -9,6 +9,7 @@ use contract::names::MAX_NAME_BYTES;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
+use std::ops::Bound;
 use std::time::Duration;
 
 /// `delivery-mode: persistent`.
@@ -54,10 +55,11 @@ pub fn take_apart(delivery: Delivery) -> (u64, Message, Original) {
     let body = Bytes::from(data);
     let none = FieldTable::default();
     let table = properties.headers().as_ref().unwrap_or(&none);
-    let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
+    let text = |value: &Option<ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
     // What is set aside was a short string. Anything longer somebody else wrote, and no header of ours may be as long.
+    let is_copy = has_ours(table);
     let ours = |name: &str| {
-        let text = table.inner().get(name).map(as_text);
+        let text = is_copy.then(|| table.inner().get(name).map(as_text)).flatten();
         text.filter(|text| text.len() <= MAX_NAME_BYTES)
     };
     let message = Message {
@@ -74,12 +76,23 @@ pub fn take_apart(delivery: Delivery) -> (u64, Message, Original) {
         expiration: text(properties.expiration()).or_else(|| ours(headers::EXPIRATION)),
         timestamp: *properties.timestamp(),
         headers: application_headers(table),
-        exchange: ours(headers::EXCHANGE).unwrap_or_else(|| exchange.to_string()),
-        routing_key: ours(headers::ROUTING_KEY).unwrap_or_else(|| routing_key.to_string()),
+        exchange: ours(headers::EXCHANGE).unwrap_or_else(|| exchange.as_str().to_owned()),
+        routing_key: ours(headers::ROUTING_KEY).unwrap_or_else(|| routing_key.as_str().to_owned()),
         redelivered,
-        history: history(table),
+        history: if is_copy {
+            history(table)
+        } else {
+            History::default()
+        },
     };
     (delivery_tag, message, Original { properties, body })
+}
+
+/// Whether any header is ours: of most messages none is, and then none need be looked for.
+fn has_ours(table: &FieldTable) -> bool {
+    let from_ours_on = (Bound::Included(OURS), Bound::Unbounded);
+    let first = table.inner().range::<str, _>(from_ours_on).next();
+    first.is_some_and(|(name, _)| name.as_str().starts_with(OURS))
 }
 
 /// The publisher's headers, the same and in the same order at every attempt, whether or not `CC` was set aside.
@@ -91,7 +104,7 @@ fn application_headers(table: &FieldTable) -> Vec<(String, String)> {
     });
     cc.map(|value| (CC.to_owned(), as_text(value)))
         .into_iter()
-        .chain(others.map(|(name, value)| (name.to_string(), as_text(value))))
+        .chain(others.map(|(name, value)| (name.as_str().to_owned(), as_text(value))))
         .collect()
 }
 

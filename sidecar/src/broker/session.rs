@@ -10,6 +10,7 @@ use crate::pipeline::{Delivery, Pipeline};
 use crate::telemetry::{self, ConsumerEnd};
 use amqp::version::{Server, TimeoutEnds, Version};
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,12 +141,13 @@ impl Session {
                 () = pipeline.dispatcher().until_down() => End::WorkerDown,
             }
         };
-        tokio::pin!(interrupted);
+        // Polled when it was woken, and not twice for every delivery as the future alone would be.
+        let mut interrupted = FuturesUnordered::from_iter([interrupted]);
         loop {
             // All branches are cancel safe: a delivery that is not taken stays in the stream.
             let next = tokio::select! {
                 biased;
-                end = &mut interrupted => return Some(end),
+                Some(end) = interrupted.next() => return Some(end),
                 next = self.consumer.deliveries.next() => next,
                 cause = until_stalled(pipeline, generation, &self.settler) => return Some(End::ConnectionLost(cause)),
             };
@@ -167,7 +169,7 @@ impl Session {
             // Cancel safe: a wait for slots that is given up leaves them to others.
             let slot = tokio::select! {
                 biased;
-                end = &mut interrupted => {
+                Some(end) = interrupted.next() => {
                     receipt.hand_back();
                     return Some(end);
                 }

@@ -6,7 +6,6 @@
 use super::port::Channel;
 use crate::domain::ack_window::{AckWindow, FlushPolicy, Tag, Write};
 use crate::status::{Fate, Ledger};
-use crate::telemetry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -26,7 +25,11 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Hands out the rights to settle on one channel. When the last right is used and the settler dropped, what waits is
 /// written and the channel closed.
 #[derive(Debug, Clone)]
-pub(super) struct Settler {
+pub(super) struct Settler(Arc<Rights>);
+
+/// What all rights on a channel share.
+#[derive(Debug)]
+struct Rights {
     commands: mpsc::Sender<Command>,
     outstanding: Arc<AtomicUsize>,
     ledger: Arc<Ledger>,
@@ -73,22 +76,22 @@ impl Settler {
         };
         // Ends when the last right is gone.
         tasks.spawn(writer.run(receiver));
-        Self {
+        Self(Arc::new(Rights {
             commands,
             outstanding,
             ledger,
             channel,
-        }
+        }))
     }
 
     /// Whether the broker may hand over another delivery: fewer are out than the prefetch.
     pub(super) fn has_room(&self) -> bool {
-        self.outstanding.load(Relaxed) < self.commands.max_capacity()
+        self.0.outstanding.load(Relaxed) < self.0.commands.max_capacity()
     }
 
     /// The right to settle the delivery with this tag.
     pub(super) fn receipt(&self, tag: Tag) -> Receipt {
-        self.outstanding.fetch_add(1, Relaxed);
+        self.0.outstanding.fetch_add(1, Relaxed);
         Receipt {
             tag,
             settler: Some(self.clone()),
@@ -111,7 +114,7 @@ impl Receipt {
     pub(crate) fn is_void(&self) -> bool {
         self.settler
             .as_ref()
-            .is_none_or(|settler| !settler.channel.is_open())
+            .is_none_or(|Settler(rights)| !rights.channel.is_open())
     }
 
     /// Gives back a message that was never dispatched, and so has no fate to count.
@@ -120,10 +123,10 @@ impl Receipt {
     }
 
     fn send(&mut self, action: Action, fate: Option<Fate>) {
-        let Some(settler) = self.settler.take() else {
+        let Some(Settler(rights)) = self.settler.take() else {
             return;
         };
-        settler.outstanding.fetch_sub(1, Relaxed);
+        rights.outstanding.fetch_sub(1, Relaxed);
         let command = Command {
             tag: self.tag,
             action,
@@ -131,19 +134,17 @@ impl Receipt {
         };
         // Never full: the broker hands out no more than prefetch, and there is room for as many. Closed means that
         // the writer has gone with its channel.
-        if settler.commands.try_send(command).is_err() && fate.is_some() {
-            settler.ledger.count(Fate::Lost);
-            telemetry::settled(Fate::Lost);
+        if rights.commands.try_send(command).is_err() && fate.is_some() {
+            rights.ledger.count(Fate::Lost);
         }
     }
 }
 
 impl Drop for Receipt {
     fn drop(&mut self) {
-        if let Some(settler) = self.settler.take() {
-            settler.outstanding.fetch_sub(1, Relaxed);
-            settler.ledger.count(Fate::Lost);
-            telemetry::settled(Fate::Lost);
+        if let Some(Settler(rights)) = self.settler.take() {
+            rights.outstanding.fetch_sub(1, Relaxed);
+            rights.ledger.count(Fate::Lost);
         }
     }
 }
@@ -159,28 +160,31 @@ struct Writer {
 
 impl Writer {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        // One timer for all: it is set with the first acknowledgement that waits.
+        let timer = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(timer);
         loop {
-            let due = self.window.due(POLICY);
-            let command = match due {
-                None => commands.recv().await,
-                // Both branches are cancel safe.
-                Some(due) => tokio::select! {
-                    biased;
-                    command = commands.recv() => command,
-                    () = tokio::time::sleep_until(due.into()) => {
-                        self.flush();
-                        continue;
-                    }
-                },
+            let waited_before = self.window.pending() > 0;
+            // Both branches are cancel safe.
+            let command = tokio::select! {
+                biased;
+                command = commands.recv() => command,
+                () = &mut timer, if waited_before => {
+                    self.flush();
+                    continue;
+                }
             };
             let Some(command) = command else { break };
-            self.take(command);
+            let now = Instant::now().into_std();
+            self.take(command, now);
             while let Ok(command) = commands.try_recv() {
-                self.take(command);
+                self.take(command, now);
             }
             let is_idle = self.outstanding.load(Relaxed) == 0;
-            if self.window.is_due(POLICY, Instant::now().into_std(), is_idle) {
+            if self.window.is_due(POLICY, now, is_idle) {
                 self.flush();
+            } else if let Some(due) = self.window.due(POLICY).filter(|_| !waited_before) {
+                timer.as_mut().reset(due.into());
             }
         }
         self.flush();
@@ -188,11 +192,11 @@ impl Writer {
         let _closed = tokio::time::timeout(CLOSE_TIMEOUT, self.channel.close()).await;
     }
 
-    fn take(&mut self, command: Command) {
+    fn take(&mut self, command: Command, now: std::time::Instant) {
         let Command { tag, action, fate } = command;
         match action {
             Action::Ack => {
-                let is_first = self.window.ack(tag, Instant::now().into_std());
+                let is_first = self.window.ack(tag, now);
                 debug_assert!(is_first, "a receipt settles once");
                 self.waiting.extend(fate);
             }
@@ -219,7 +223,6 @@ impl Writer {
         let Some(fate) = fate else { return };
         let fate = if is_written { fate } else { Fate::Lost };
         self.ledger.count(fate);
-        telemetry::settled(fate);
     }
 
     fn write(&self, write: Write) -> bool {

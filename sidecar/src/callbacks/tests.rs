@@ -1,4 +1,5 @@
 use super::*;
+use futures_util::FutureExt;
 
 const SETTLED: Settled = Settled {
     verdict: "accepted",
@@ -13,7 +14,10 @@ fn callbacks() -> Arc<Callbacks> {
 /// The path of a callback's `done`.
 fn path(callback: &Callback) -> String {
     let base = "http://127.0.0.1:9464";
-    format!("{}/done", callback.url().strip_prefix(base).unwrap())
+    format!(
+        "{}/done",
+        callback.url().to_str().unwrap().strip_prefix(base).unwrap()
+    )
 }
 
 async fn post(callbacks: &Callbacks, path: &str) -> Result<Settled, Refused> {
@@ -37,6 +41,24 @@ async fn a_call_is_answered_when_the_message_is_settled_and_only_the_first_count
     assert_eq!((told, &*body), (Ok(SETTLED), &b"reply"[..]));
     assert_eq!(post(&callbacks, &path).await, Err(Refused::Settled));
     assert!(callbacks.inner().open.is_empty(), "nothing is left of it");
+}
+
+#[tokio::test]
+async fn a_wait_that_was_given_up_keeps_the_call_for_the_next() {
+    let callbacks = callbacks();
+    let mut callback = callbacks.open().unwrap();
+    let path = path(&callback);
+    assert!(callback.done().now_or_never().is_none());
+    assert!(callback.done().now_or_never().is_none());
+    let settling = async {
+        let (_headers, body) = callback.done().await;
+        assert!(callback.done().now_or_never().is_none(), "only the first counts");
+        callback.settled(SETTLED);
+        body
+    };
+    let calling = callbacks.post(&path, HeaderMap::new(), Bytes::from_static(b"late"));
+    let (body, told) = tokio::join!(settling, calling);
+    assert_eq!((told, &*body), (Ok(SETTLED), &b"late"[..]));
 }
 
 #[tokio::test]
@@ -83,7 +105,13 @@ fn what_is_remembered_is_bounded() {
 
 #[test]
 fn there_are_addresses_only_where_the_worker_reaches_them() {
-    let base = |address: &str, worker| Callbacks::at(Some(address.parse().unwrap()), worker).base;
+    let base = |address: &str, worker| {
+        let callbacks = Callbacks::at(Some(address.parse().unwrap()), worker);
+        let ending = format!("/{}-", callbacks.process);
+        callbacks
+            .prefix
+            .map(|prefix| prefix.strip_suffix(&ending).unwrap().to_owned())
+    };
     let v4 = Some("http://127.0.0.1:1/callback".to_owned());
     assert_eq!(base("127.0.0.1:1", "127.0.0.1"), v4);
     assert_eq!(base("0.0.0.0:1", "localhost"), v4);
@@ -94,5 +122,5 @@ fn there_are_addresses_only_where_the_worker_reaches_them() {
     );
     assert_eq!(base("10.0.0.1:1", "127.0.0.1"), None);
     assert_eq!(base("127.0.0.1:1", "worker.example"), None);
-    assert_eq!(Callbacks::at(None, "127.0.0.1").base, None);
+    assert_eq!(Callbacks::at(None, "127.0.0.1").prefix, None);
 }

@@ -124,9 +124,14 @@ impl Dispatcher {
     }
 
     /// Posts and reports how it went; `reply` is how long an answer may be that becomes a reply, `None` when nobody
-    /// wants one. Dropping the future closes its connection.
-    pub async fn post(&self, request: Request<Bytes>, reply: Option<usize>, now: Duration) -> Outcome {
-        self.post_within(self.timeout, request, reply, now).await
+    /// wants one. The request is built again when it has to be sent again. Dropping the future closes its connection.
+    pub async fn post(
+        &self,
+        build: impl Fn() -> Request<Bytes>,
+        reply: Option<usize>,
+        now: Duration,
+    ) -> Outcome {
+        self.post_within(self.timeout, build, reply, now).await
     }
 
     /// Whether the worker that is up has been introduced to its work.
@@ -140,8 +145,8 @@ impl Dispatcher {
     }
 
     /// Introduces it, as [`post`](Self::post) does a message.
-    pub async fn introduce(&self, request: Request<Bytes>) -> Outcome {
-        self.post_within(INTRODUCTION_TIMEOUT, request, None, Duration::ZERO)
+    pub async fn introduce(&self, build: impl Fn() -> Request<Bytes>) -> Outcome {
+        self.post_within(INTRODUCTION_TIMEOUT, build, None, Duration::ZERO)
             .await
     }
 
@@ -153,11 +158,11 @@ impl Dispatcher {
     async fn post_within(
         &self,
         timeout: Duration,
-        request: Request<Bytes>,
+        build: impl Fn() -> Request<Bytes>,
         reply: Option<usize>,
         now: Duration,
     ) -> Outcome {
-        let exchange = self.exchange(request, Wanted::of(reply), now);
+        let exchange = self.exchange(build, Wanted::of(reply), now);
         let outcome = match tokio::time::timeout(timeout, exchange).await {
             Ok(outcome) => outcome,
             Err(_elapsed) => Outcome::TimedOut,
@@ -169,12 +174,11 @@ impl Dispatcher {
         outcome
     }
 
-    async fn exchange(&self, request: Request<Bytes>, wanted: Wanted, now: Duration) -> Outcome {
-        let mut request = request.map(Full::new);
+    async fn exchange(&self, build: impl Fn() -> Request<Bytes>, wanted: Wanted, now: Duration) -> Outcome {
+        let mut request = build().map(Full::new);
         // Whether the worker may have seen this request already, on a connection that then died.
         let mut may_have_arrived = false;
         if let Some(connection) = self.pool.take() {
-            let spare = request.clone();
             match self.exchange_on(connection, request, wanted, now).await {
                 Ok(outcome) => return outcome,
                 Err(Broken::Unsent(unsent)) => request = *unsent,
@@ -182,12 +186,24 @@ impl Dispatcher {
                 // send again at once.
                 Err(Broken::BeforeAnswer) => {
                     may_have_arrived = true;
-                    request = spare;
+                    request = build().map(Full::new);
                 }
-                Err(Broken::MidAnswer) => return self.reset_or_crashed().await,
+                Err(Broken::MidAnswer) => return Box::pin(self.reset_or_crashed()).await,
                 Err(Broken::NotHttp) => return Outcome::NotHttp,
             }
         }
+        // Rare, and large: what every delivery holds is to be small.
+        Box::pin(self.exchange_anew(request, may_have_arrived, wanted, now)).await
+    }
+
+    /// On a new connection. `may_have_arrived` says whether the worker may have seen the request before.
+    async fn exchange_anew(
+        &self,
+        request: Request<Full<Bytes>>,
+        may_have_arrived: bool,
+        wanted: Wanted,
+        now: Duration,
+    ) -> Outcome {
         let connecting = pool::connect(&*self.network, &self.worker);
         let patience = CONNECT_TIMEOUT.min(self.timeout / 2);
         let connection = match tokio::time::timeout(patience, connecting).await {

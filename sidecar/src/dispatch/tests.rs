@@ -20,7 +20,7 @@ async fn post(dispatcher: &Dispatcher) -> Outcome {
         .body(Bytes::from_static(b"m"))
         .unwrap();
     request.headers_mut().insert("content-length", 1.into());
-    dispatcher.post(request, None, Duration::ZERO).await
+    dispatcher.post(|| request.clone(), None, Duration::ZERO).await
 }
 
 fn status(outcome: &Outcome) -> u16 {

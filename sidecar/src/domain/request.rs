@@ -4,7 +4,7 @@ use crate::domain::delivery::Message;
 use crate::domain::journal::rfc3339;
 use bytes::Bytes;
 use contract::headers::http as names;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, InvalidHeaderName};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
 use std::time::Duration;
 
@@ -14,6 +14,38 @@ pub(crate) const APPLICATION_HEADERS: usize = 60;
 pub(crate) const APPLICATION_HEADER_BYTES: usize = 6 * 1024;
 /// Passed under their own names, so that traces go on (W3C Trace Context, W3C Baggage).
 pub(crate) const TRACE_HEADERS: [&str; 3] = ["traceparent", "tracestate", "baggage"];
+
+/// More headers of our own than a request has: it then grows once.
+const OUR_HEADERS: usize = 24;
+
+/// Names that need no check with every message.
+macro_rules! header_names {
+    ($($name:ident),+) => {
+        $(const $name: HeaderName = HeaderName::from_static(names::$name);)+
+    };
+}
+header_names!(
+    APP_ID,
+    CALLBACK_URL,
+    CORRELATION_ID,
+    DEADLINE,
+    DELIVERY_ATTEMPT,
+    ENQUEUED_AT,
+    EXCHANGE,
+    EXPIRATION,
+    FIRST_SEEN,
+    HEADERS_DROPPED,
+    IDEMPOTENCY_KEY,
+    MAX_ATTEMPTS,
+    MESSAGE_ID,
+    PRIORITY,
+    QUEUE,
+    REDELIVERED,
+    REPLY_TO,
+    ROUTING_KEY,
+    TYPE,
+    USER_ID
+);
 
 /// Where and how messages are posted; the same for every message of a sidecar.
 #[derive(Debug, Clone)]
@@ -36,74 +68,63 @@ pub fn build(
     message: &Message,
     message_id: &str,
     target: &Target,
-    callback: Option<&str>,
+    callback: Option<&HeaderValue>,
     now: Duration,
 ) -> Request<Bytes> {
     let mut request = Request::new(message.body.clone());
     *request.method_mut() = Method::POST;
     *request.uri_mut() = target.path.clone();
     let headers = request.headers_mut();
+    headers.reserve(OUR_HEADERS + message.headers.len().min(APPLICATION_HEADERS));
     headers.insert(HOST, target.host.clone());
-    let content_type = message
-        .content_type
-        .as_deref()
-        .unwrap_or("application/octet-stream");
-    headers.insert(CONTENT_TYPE, value(content_type));
+    let content_type = match &message.content_type {
+        Some(text) => value(text),
+        None => HeaderValue::from_static("application/octet-stream"),
+    };
+    headers.insert(CONTENT_TYPE, content_type);
     // Said for an empty body too, where hyper would leave it out: some servers answer 411 without (RFC 9110 §8.6).
     headers.insert(CONTENT_LENGTH, HeaderValue::from(message.body.len()));
-    let optional = |headers: &mut HeaderMap, name: HeaderName, text: Option<&str>| {
+    identity(headers, message, message_id, target);
+    if let Some(callback) = callback {
+        headers.insert(CALLBACK_URL, callback.clone());
+    }
+    for (name, text) in [
+        (CONTENT_ENCODING, &message.content_encoding),
+        (CORRELATION_ID, &message.correlation_id),
+        (REPLY_TO, &message.reply_to),
+        (TYPE, &message.kind),
+        (APP_ID, &message.app_id),
+        (USER_ID, &message.user_id),
+        (EXPIRATION, &message.expiration),
+    ] {
         if let Some(text) = text {
             headers.insert(name, value(text));
         }
-    };
-    optional(headers, CONTENT_ENCODING, message.content_encoding.as_deref());
-    identity(headers, message, message_id, target);
-    let from = HeaderName::from_static;
-    optional(
-        headers,
-        from(names::CORRELATION_ID),
-        message.correlation_id.as_deref(),
-    );
-    optional(headers, from(names::CALLBACK_URL), callback);
-    optional(headers, from(names::REPLY_TO), message.reply_to.as_deref());
-    optional(headers, from(names::TYPE), message.kind.as_deref());
-    optional(headers, from(names::APP_ID), message.app_id.as_deref());
-    optional(headers, from(names::USER_ID), message.user_id.as_deref());
-    optional(headers, from(names::EXPIRATION), message.expiration.as_deref());
+    }
     if let Some(priority) = message.priority {
-        headers.insert(from(names::PRIORITY), HeaderValue::from(u16::from(priority)));
+        headers.insert(PRIORITY, HeaderValue::from(u16::from(priority)));
     }
     if let Some(timestamp) = message.timestamp {
-        headers.insert(
-            from(names::ENQUEUED_AT),
-            value(&rfc3339(Duration::from_secs(timestamp))),
-        );
+        headers.insert(ENQUEUED_AT, stamp(Duration::from_secs(timestamp)));
     }
-    let first_seen = message.history.first_seen.unwrap_or(now);
-    headers.insert(from(names::FIRST_SEEN), value(&rfc3339(first_seen)));
-    headers.insert(
-        from(names::DEADLINE),
-        value(&rfc3339(now.saturating_add(target.timeout))),
-    );
+    headers.insert(FIRST_SEEN, stamp(message.history.first_seen.unwrap_or(now)));
+    headers.insert(DEADLINE, stamp(now.saturating_add(target.timeout)));
     application_headers(headers, &message.headers);
     request
 }
 
 /// Who the message is, how often it was tried, and how it came here.
 fn identity(headers: &mut HeaderMap, message: &Message, message_id: &str, target: &Target) {
-    let from = HeaderName::from_static;
-    headers.insert(from(names::MESSAGE_ID), value(message_id));
-    headers.insert(from(names::IDEMPOTENCY_KEY), value(message_id));
-    headers.insert(
-        from(names::DELIVERY_ATTEMPT),
-        HeaderValue::from(message.history.attempt()),
-    );
-    headers.insert(from(names::MAX_ATTEMPTS), HeaderValue::from(target.max_attempts));
-    headers.insert(from(names::QUEUE), value(&target.queue));
-    headers.insert(from(names::EXCHANGE), value(&message.exchange));
-    headers.insert(from(names::ROUTING_KEY), value(&message.routing_key));
+    let id = value(message_id);
+    headers.insert(MESSAGE_ID, id.clone());
+    headers.insert(IDEMPOTENCY_KEY, id);
+    headers.insert(DELIVERY_ATTEMPT, HeaderValue::from(message.history.attempt()));
+    headers.insert(MAX_ATTEMPTS, HeaderValue::from(target.max_attempts));
+    headers.insert(QUEUE, value(&target.queue));
+    headers.insert(EXCHANGE, value(&message.exchange));
+    headers.insert(ROUTING_KEY, value(&message.routing_key));
     let redelivered = if message.redelivered { "true" } else { "false" };
-    headers.insert(from(names::REDELIVERED), HeaderValue::from_static(redelivered));
+    headers.insert(REDELIVERED, HeaderValue::from_static(redelivered));
 }
 
 /// The publisher's own headers as `x-amqp-<name>`, up to the bounds; how many were left out is said.
@@ -111,13 +132,7 @@ fn application_headers(headers: &mut HeaderMap, application: &[(String, String)]
     let mut bytes = 0;
     let mut dropped: u32 = 0;
     for (position, (name, text)) in application.iter().enumerate() {
-        let lower = name.to_ascii_lowercase();
-        let name = if TRACE_HEADERS.contains(&lower.as_str()) || lower == names::SESSION_ID {
-            HeaderName::try_from(lower)
-        } else {
-            HeaderName::try_from(format!("{}{}", names::AMQP_PREFIX, token(&lower)))
-        };
-        let (Ok(name), text) = (name, value(text)) else {
+        let (Ok(name), text) = (application_name(name), value(text)) else {
             dropped += 1;
             continue;
         };
@@ -129,23 +144,50 @@ fn application_headers(headers: &mut HeaderMap, application: &[(String, String)]
         headers.append(name, text);
     }
     if dropped > 0 {
-        headers.insert(
-            HeaderName::from_static(names::HEADERS_DROPPED),
-            HeaderValue::from(dropped),
-        );
+        headers.insert(HEADERS_DROPPED, HeaderValue::from(dropped));
     }
+}
+
+/// The name under which a header of the publisher's is passed on. What is no token character (RFC 9110 §5.6.2) becomes a
+/// dash.
+fn application_name(name: &str) -> Result<HeaderName, InvalidHeaderName> {
+    let is_kept = |kept: &&str| name.eq_ignore_ascii_case(kept);
+    if let Some(kept) = TRACE_HEADERS
+        .iter()
+        .chain([&names::SESSION_ID])
+        .copied()
+        .find(is_kept)
+    {
+        return Ok(HeaderName::from_static(kept));
+    }
+    let mut passed_on = String::with_capacity(names::AMQP_PREFIX.len() + name.len());
+    passed_on.push_str(names::AMQP_PREFIX);
+    passed_on.extend(name.chars().map(|c| match c {
+        c if c.is_ascii_alphanumeric() => c.to_ascii_lowercase(),
+        '-' | '_' | '.' | '!' | '#' | '$' | '&' | '\'' | '*' | '+' | '^' | '`' | '|' | '~' => c,
+        _ => '-',
+    }));
+    HeaderName::try_from(passed_on)
+}
+
+fn stamp(since_epoch: Duration) -> HeaderValue {
+    HeaderValue::try_from(rfc3339(since_epoch)).expect("invariant: a stamp is visible ASCII")
 }
 
 /// A header value. Visible ASCII with inner blanks passes unchanged. Anything else is percent-encoded (the percent
 /// sign too), so that line feeds cannot end a header and no byte is lost.
 fn value(text: &str) -> HeaderValue {
-    let is_plain = text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.trim() == text;
-    let encoded = if is_plain {
-        None
+    // All bytes, and not up to the first that is another: the compiler then looks at many at once.
+    let is_visible = text
+        .bytes()
+        .fold(true, |all, byte| all & matches!(byte, b' '..=b'~'));
+    let is_plain = is_visible && !text.starts_with(' ') && !text.ends_with(' ');
+    let value = if is_plain {
+        HeaderValue::from_str(text)
     } else {
-        Some(percent_encode(text))
+        HeaderValue::try_from(percent_encode(text))
     };
-    HeaderValue::from_str(encoded.as_deref().unwrap_or(text)).expect("invariant: only visible ASCII is left")
+    value.expect("invariant: only visible ASCII is left")
 }
 
 fn percent_encode(text: &str) -> String {
@@ -159,19 +201,6 @@ fn percent_encode(text: &str) -> String {
         }
     }
     encoded
-}
-
-/// What is no token character (RFC 9110 §5.6.2) becomes a dash.
-fn token(name: &str) -> String {
-    name.chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || "!#$&'*+.^_`|~-".contains(c) {
-                c
-            } else {
-                '-'
-            }
-        })
-        .collect()
 }
 
 #[cfg(test)]

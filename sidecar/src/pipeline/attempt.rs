@@ -25,25 +25,26 @@ impl Pipeline {
     /// when the message is not ours any more.
     pub(super) async fn dispatch(
         &self,
-        request: http::Request<Bytes>,
+        body_bytes: usize,
+        build: impl Fn() -> http::Request<Bytes>,
         reply: Option<usize>,
         callback: Option<&mut Callback>,
         receipt: &Receipt,
         now: Duration,
     ) -> Option<Dispatched> {
-        if request.body().len() > self.config.max_body_bytes {
+        if body_bytes > self.config.max_body_bytes {
             return Some(Dispatched {
                 ended: Outcome::BodyTooLarge,
                 took: Duration::ZERO,
             });
         }
         let begun = Instant::now();
-        let answered = self.dispatcher.post(request, reply, now).await;
+        let answered = self.dispatcher.post(build, reply, now).await;
         let ended = match (deferral(&answered), callback) {
             (Some(asked), Some(callback)) => {
                 let most = self.config.max_defer;
                 let wait = deferral::time_left(asked, begun.elapsed(), most);
-                let (end, word) = self.deferred(wait, reply, callback, receipt, now).await;
+                let (end, word) = Box::pin(self.deferred(wait, reply, callback, receipt, now)).await;
                 telemetry::deferral_ended(word);
                 end?
             }

@@ -32,7 +32,10 @@ impl Pipeline {
                 reply_max_bytes: self.config.reply_max_bytes,
                 max_defer_seconds: self.config.max_defer.as_secs(),
             };
-            let outcome = self.dispatcher.introduce(introduction::request(path, work)).await;
+            let outcome = self
+                .dispatcher
+                .introduce(|| introduction::request(path, work))
+                .await;
             match introduction::judge(&outcome) {
                 Introduced::Ready => self.dispatcher.set_introduced(),
                 Introduced::Unsupported => {

@@ -120,7 +120,8 @@ fn check_request(message: &Message) {
         max_attempts: 5,
         timeout: Duration::from_mins(1),
     };
-    let request = build(message, ID, &worker, Some(CALLBACK), NOW);
+    let callback = HeaderValue::from_static(CALLBACK);
+    let request = build(message, ID, &worker, Some(&callback), NOW);
     assert_eq!(request.uri().path(), "/message");
     assert_eq!(request.body(), &message.body);
     let headers = request.headers();
