@@ -16,7 +16,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 use testkit::process::Process;
-use testkit::{Amqp, Broker, table, text, unique, wait};
+use testkit::{Amqp, Broker, table, text, unique};
 use tokio::time::{Instant, sleep};
 
 /// Retries wait for one of these: back-off is between the first and the last, and a lane makes their queues.
@@ -240,16 +240,19 @@ impl Lane {
         publish(url, queue, self.setup, numbers, Pace::AT_ONCE, Arc::default()).await;
     }
 
-    /// Whether nothing but dead letters is in its queues, deliveries that are not settled included.
-    pub async fn is_empty(&self, broker: &Broker) -> bool {
-        let list = ["list_queues", "-q", "--no-table-headers", "name", "messages"];
+    /// What is in its queues but dead letters, deliveries that are not settled included: a line for each that holds any,
+    /// with how many are ready and how many are with a consumer.
+    pub async fn leftovers(&self, broker: &Broker) -> Vec<String> {
+        let fields = ["name", "messages", "messages_ready", "messages_unacknowledged"];
+        let list = [&["list_queues", "-q", "--no-table-headers"][..], &fields].concat();
         let listed = broker.ctl(&list).await.unwrap_or_else(|error| panic!("{error}"));
         let dead = self.dead_letter_queue();
-        listed
-            .lines()
-            .filter_map(|line| line.split_once('\t'))
-            .filter(|(name, _)| name.starts_with(&self.queue) && *name != dead)
-            .all(|(_, messages)| messages == "0")
+        let holds = |line: &&str| {
+            line.split_once('\t').is_some_and(|(name, counts)| {
+                name.starts_with(&self.queue) && name != dead && !counts.starts_with("0\t")
+            })
+        };
+        listed.lines().filter(holds).map(str::to_owned).collect()
     }
 
     /// Waits until all of the first `count` messages have ended, by the worker's log and the dead-letter queue, and
@@ -260,11 +263,15 @@ impl Lane {
         self.until_ended(broker, log, count).await;
         // Copies of messages that ended already may still be on their way through a retry queue. What the broker says of
         // a quorum queue is of a moment ago: it has to say so twice.
-        for _ in 0..2 {
-            wait::until("only dead letters are left", STUCK_AFTER, || {
-                self.is_empty(broker)
-            })
-            .await;
+        let (mut empty, begun) = (0, Instant::now());
+        while empty < 2 {
+            let left = self.leftovers(broker).await;
+            empty = if left.is_empty() { empty + 1 } else { 0 };
+            assert!(
+                begun.elapsed() < STUCK_AFTER,
+                "these were to be empty after {STUCK_AFTER:?}: {left:#?}, {}",
+                self.status().await
+            );
         }
     }
 

@@ -218,7 +218,7 @@ impl Soak {
 
     async fn nothing_is_left(&self) -> bool {
         for watched in &self.lanes {
-            if !watched.lane.is_empty(&self.broker).await {
+            if !watched.lane.leftovers(&self.broker).await.is_empty() {
                 return false;
             }
         }
