@@ -272,7 +272,10 @@ impl Lane {
             empty = if left.is_empty() { empty + 1 } else { 0 };
             if begun.elapsed() > STUCK_AFTER && !is_late {
                 is_late = true;
-                testkit::say(&format!("left after {STUCK_AFTER:?}: {left:#?}, {}", self.status().await));
+                testkit::say(&format!(
+                    "left after {STUCK_AFTER:?}: {left:#?}, {}",
+                    self.status().await
+                ));
             }
             assert!(
                 begun.elapsed() < STUCK_AFTER + DEAD_LETTERED_AGAIN_AFTER,
