@@ -4,8 +4,9 @@
 //! holds the delivery, wherever that stands: a worker may call before its own answer has been read. The call is answered
 //! when the message is settled, so that a worker which has its 200 need not remember anything.
 
+use crate::domain::request::CallbackAddress;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -118,21 +119,27 @@ impl Callbacks {
 
     /// An address for one delivery; `None` when it cannot be deferred.
     pub(crate) fn open(self: &Arc<Self>) -> Option<Callback> {
-        let prefix = self.prefix.as_ref()?;
+        self.prefix.as_ref()?;
         let mut inner = self.inner();
         let id = inner.next;
         inner.next += 1;
         inner.open.insert(id, Slot::Open);
         drop(inner);
         Some(Callback {
-            url: HeaderValue::from_maybe_shared(Bytes::from(format!("{prefix}{id}")))
-                .expect("invariant: an address is visible ASCII"),
             id,
             done: None,
             told: None,
             is_settled: false,
             callbacks: Arc::clone(self),
         })
+    }
+
+    /// The address of this one.
+    pub(crate) fn address(&self, id: u64) -> CallbackAddress<'_> {
+        CallbackAddress {
+            prefix: self.prefix.as_deref().unwrap_or_default(),
+            number: id,
+        }
     }
 
     /// Whether `path` is that of a callback.
@@ -209,7 +216,6 @@ impl Inner {
 /// that the message is the broker's again.
 #[derive(Debug)]
 pub(crate) struct Callback {
-    url: HeaderValue,
     id: u64,
     /// Once it is waited for.
     done: Option<oneshot::Receiver<Done>>,
@@ -219,9 +225,9 @@ pub(crate) struct Callback {
 }
 
 impl Callback {
-    /// The address.
-    pub(crate) fn url(&self) -> &HeaderValue {
-        &self.url
+    /// Which of the addresses it is.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
     /// Waits for the worker's call; for ever when there has been one. Cancel safe.

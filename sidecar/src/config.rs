@@ -11,7 +11,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use contract::broker::BrokerUrl;
 use contract::pods::{DRAIN_KEY_ENV, POD_NAME_ENV, POD_NAMESPACE_ENV};
 use contract::settings::{self, Component, Problem, Problems, Settings};
-use http::{HeaderValue, Uri};
+use http::Uri;
 use ops::telemetry::LogFormat;
 use process::Process;
 use std::net::SocketAddr;
@@ -208,13 +208,13 @@ impl Config {
         } else {
             format!("{}:{}", self.worker.host, self.worker.port)
         };
-        Target {
-            path: self.path.clone(),
-            host: HeaderValue::from_str(&host).unwrap_or_else(|_| HeaderValue::from_static("localhost")),
-            queue: self.queue.clone(),
-            max_attempts: self.max_attempts,
-            timeout: self.timeout,
-        }
+        Target::new(
+            self.path.clone(),
+            host,
+            self.queue.clone(),
+            self.max_attempts,
+            self.timeout,
+        )
     }
 }
 

@@ -2,10 +2,12 @@
 
 mod client;
 mod gate;
+mod http1;
 mod network;
 mod pool;
+pub mod response;
 
-pub use client::{Dispatcher, Worker};
+pub use client::{Dispatcher, Post, Worker};
 pub use network::{Network, Stream, Tcp};
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ pub mod budget;
 pub mod completed;
 pub mod deferral;
 pub mod delivery;
+pub mod fields;
 pub mod introduction;
 pub mod journal;
 pub mod lever;

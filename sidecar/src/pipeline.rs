@@ -27,7 +27,7 @@ use crate::broker::{Copies, Original, Receipt, Stalls};
 use crate::callbacks::{Callbacks, Settled};
 use crate::completions::Completions;
 use crate::config::Config;
-use crate::dispatch::{Dispatcher, Network};
+use crate::dispatch::{Dispatcher, Network, Post};
 use crate::domain::delivery::Message;
 use crate::domain::reply::Address;
 use crate::domain::request::{self, Target};
@@ -42,13 +42,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-/// One message with everything that is needed to see it through.
+/// A message as it was delivered.
 #[derive(Debug)]
-pub struct Delivery {
+pub struct Content {
     /// What the worker sees.
     pub message: Message,
     /// What copies are made of.
     pub original: Original,
+}
+
+/// One message with everything that is needed to see it through. Small, as it is moved a few times.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The message.
+    pub content: Box<Content>,
     /// The single right to settle it.
     pub receipt: Receipt,
     /// Where copies go, on the generation that it came from.
@@ -121,12 +128,12 @@ impl Pipeline {
 
     async fn handle(&self, delivery: Delivery) {
         let Delivery {
-            message,
-            original,
+            content,
             receipt,
             copies,
             slot,
         } = delivery;
+        let Content { message, original } = &*content;
         let _in_flight = InFlight::begin(&self.ledger);
         let made_up;
         let message_id = if let Some(id) = &message.message_id {
@@ -137,25 +144,30 @@ impl Pipeline {
         };
 
         let now = ops::clock::since_epoch();
-        if self.completions.has(&message, now) {
+        if self.completions.has(message, now) {
             let verdict = Verdict::Accepted(Reason::AlreadyCompleted);
             telemetry::recalled(&verdict);
             receipt.ack(Fate::from(&verdict));
             return;
         }
-        let reply_to = Address::of(&message, self.config.response_queue.as_deref());
+        let reply_to = Address::of(message, self.config.response_queue.as_deref());
         let mut callback = self.callbacks.get().and_then(Callbacks::open);
-        let url = callback.as_ref().map(|callback| callback.url().clone());
-        let build = || request::build(&message, message_id, &self.target, url.as_ref(), now);
+        let address = match (self.callbacks.get(), &callback) {
+            (Some(callbacks), Some(callback)) => Some(callbacks.address(callback.id())),
+            _ => None,
+        };
+        let post = Post {
+            head: |bytes: &mut Vec<u8>| {
+                request::write_head(bytes, message, message_id, &self.target, address, now);
+            },
+            body: &message.body,
+        };
         let reply = reply_to.as_ref().map(|_| self.config.reply_max_bytes);
-        let Some(outcome) = self
-            .dispatch(message.body.len(), build, reply, callback.as_mut(), &receipt, now)
-            .await
-        else {
+        let Some(outcome) = self.dispatch(post, reply, callback.as_mut(), &receipt, now).await else {
             // Deferred, and its channel went away meanwhile: the broker has it again.
             return;
         };
-        let verdict = verdict::judge(&outcome.ended, self.circumstances(&message, &slot));
+        let verdict = verdict::judge(&outcome.ended, self.circumstances(message, &slot));
         let attempt = message.history.attempt();
         self.ledger
             .meters()
@@ -163,7 +175,7 @@ impl Pipeline {
         let settlement = settlement::plan(
             &verdict,
             Case {
-                message: &message,
+                message,
                 message_id,
                 queue: &self.config.queue,
                 reply_to: reply_to.as_ref(),
@@ -172,10 +184,10 @@ impl Pipeline {
             },
         );
 
-        let is_settled = settle(&settlement, &verdict, receipt, &copies, &original, message_id).await;
+        let is_settled = settle(&settlement, &verdict, receipt, &copies, original, message_id).await;
         if is_settled && matches!(verdict, Verdict::Accepted(_)) {
             // The acknowledgement may still be lost with its connection.
-            self.completions.remember(&message, ops::clock::since_epoch());
+            self.completions.remember(message, ops::clock::since_epoch());
         }
         if let Some(callback) = callback.filter(|_| is_settled) {
             callback.settled(Settled {

@@ -5,6 +5,8 @@
 //! asking: a declare that differs is refused with a text that names one difference (`PRECONDITION_FAILED -
 //! inequivalent arg …`), so each refusal teaches one argument, until a declare that differs in nothing is accepted
 //! and changes nothing. Arguments that a policy sets are not visible this way.
+//!
+//! Channels are dropped when they are done with, and lapin closes them: nobody waits for the broker to say that it knows.
 
 mod inspect;
 mod plan;
@@ -47,10 +49,11 @@ pub struct Depth {
 /// [`Error::AccessRefused`] without the right to configure a missing queue, [`Error::Locked`] when another connection
 /// owns it exclusively, and whatever befalls the connection.
 pub async fn ensure_queue(connection: &Connection, plan: &QueuePlan) -> Result<Ensured, Error> {
-    match passive_declare(&connection.create_channel().await?, plan.name()).await {
+    let channel = connection.create_channel().await?;
+    match passive_declare(&channel, plan.name()).await {
         Ok(_depth) => {
             let observed = if plan.is_worth_inspecting() {
-                inspect_queue(connection, plan).await?
+                inspect_queue(connection, channel, plan).await?
             } else {
                 Observed::default()
             };
@@ -79,9 +82,7 @@ pub async fn ensure_queue(connection: &Connection, plan: &QueuePlan) -> Result<E
 /// [`Error::Precondition`] when it is there with other arguments, and those of [`ensure_queue`].
 pub async fn declare_queue(connection: &Connection, plan: &QueuePlan) -> Result<(), Error> {
     let channel = connection.create_channel().await?;
-    declare(&channel, plan.name(), &Observed::default(), plan.arguments()).await?;
-    close(&channel).await;
-    Ok(())
+    declare(&channel, plan.name(), &Observed::default(), plan.arguments()).await
 }
 
 /// How full a queue is now.
@@ -100,33 +101,32 @@ async fn passive_declare(channel: &Channel, name: &str) -> Result<Depth, Error> 
     let declared = channel
         .queue_declare(name.into(), options, FieldTable::default())
         .await?;
-    close(channel).await;
     Ok(Depth {
         ready: declared.message_count(),
         consumers: declared.consumer_count(),
     })
 }
 
-/// Learns how a queue was declared, one refusal at a time.
-async fn inspect_queue(connection: &Connection, plan: &QueuePlan) -> Result<Observed, Error> {
+/// Learns how a queue was declared, one refusal at a time. Each of them closes its channel.
+async fn inspect_queue(
+    connection: &Connection,
+    mut channel: Channel,
+    plan: &QueuePlan,
+) -> Result<Observed, Error> {
     let mut observed = Observed::default();
     let ours = plan.arguments();
     // Every round learns one of a dozen arguments; a text that teaches nothing ends it.
     for _ in 0..inspect::ARGUMENTS {
-        let channel = connection.create_channel().await?;
         let refusal = match declare(&channel, plan.name(), &observed, observed.arguments_like(&ours)).await {
-            Ok(()) => {
-                close(&channel).await;
-                break;
-            }
             Err(Error::Precondition(text)) => text,
             // Without the right to configure, a queue can be used but not looked at.
-            Err(Error::AccessRefused(_)) => break,
+            Ok(()) | Err(Error::AccessRefused(_)) => break,
             Err(error) => return Err(error),
         };
         if !observed.learn(&refusal) {
             break;
         }
+        channel = connection.create_channel().await?;
     }
     Ok(observed)
 }
@@ -139,9 +139,4 @@ async fn declare(channel: &Channel, name: &str, like: &Observed, arguments: Fiel
     };
     channel.queue_declare(name.into(), options, arguments).await?;
     Ok(())
-}
-
-async fn close(channel: &Channel) {
-    // A channel that cannot be closed is gone already.
-    let _closed = channel.close(200, "OK".into()).await;
 }

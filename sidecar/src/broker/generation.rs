@@ -9,6 +9,7 @@ use crate::telemetry;
 use amqp::Error;
 use amqp::topology::{Depth, QueuePlan, Risk};
 use amqp::version::Server;
+use futures_util::future::join_all;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -58,38 +59,22 @@ impl Generation {
             broker.connect(&config.broker, &consuming),
             broker.connect(&config.broker, &publishing)
         )?;
-        let generation = Self {
-            copies: Arc::new(
-                Copies::open(Arc::clone(&publishing), &config.queue, &config.dead_letter).await?,
-            ),
+        let (copies, is_single_active) = tokio::try_join!(
+            Copies::open(Arc::clone(&publishing), &config.queue, &config.dead_letter),
+            ensure_topology(&*consuming, config, known)
+        )?;
+        Ok(Self {
+            copies: Arc::new(copies),
             consuming,
             publishing,
-            is_single_active: AtomicBool::new(false),
-        };
-        generation.ensure_topology(config, known).await?;
-        Ok(generation)
+            is_single_active: AtomicBool::new(is_single_active),
+        })
     }
 
-    /// The dead-letter queue first: what is in the queue may need it at once. On the connection that never publishes,
-    /// which no alarm holds up.
+    /// Puts the topology in place again.
     pub(super) async fn ensure_topology(&self, config: &Config, known: &KnownRisks) -> Result<(), Error> {
-        let plans = [
-            QueuePlan::dead_letter(&config.dead_letter),
-            QueuePlan::worker(&config.queue, &config.dead_letter),
-        ];
-        let responses = config.response_queue.as_ref().map(QueuePlan::response);
-        for plan in plans.into_iter().chain(responses) {
-            let ensured = self.consuming.ensure_queue(&plan).await?;
-            if ensured.created {
-                telemetry::queue_made(plan.name());
-            }
-            if plan.name() == config.queue {
-                self.is_single_active.store(ensured.is_single_active, Relaxed);
-            }
-            for risk in known.news(plan.name(), ensured.risks) {
-                telemetry::queue_at_risk(plan.name(), &risk);
-            }
-        }
+        let is_single_active = ensure_topology(&*self.consuming, config, known).await?;
+        self.is_single_active.store(is_single_active, Relaxed);
         Ok(())
     }
 
@@ -144,4 +129,34 @@ impl Generation {
     pub(super) async fn close(&self) {
         tokio::join!(self.consuming.close(), self.publishing.close());
     }
+}
+
+/// Makes the queues that are missing and looks at the others, all at once: a start waits for it. On the connection that
+/// never publishes, which no alarm holds up. Returns whether the worker's queue feeds one consumer at a time.
+async fn ensure_topology(
+    consuming: &dyn Connection,
+    config: &Config,
+    known: &KnownRisks,
+) -> Result<bool, Error> {
+    let plans = [
+        QueuePlan::dead_letter(&config.dead_letter),
+        QueuePlan::worker(&config.queue, &config.dead_letter),
+    ];
+    let responses = config.response_queue.as_ref().map(QueuePlan::response);
+    let plans: Vec<QueuePlan> = plans.into_iter().chain(responses).collect();
+    let ensured = join_all(plans.iter().map(|plan| consuming.ensure_queue(plan))).await;
+    let mut is_single_active = false;
+    for (plan, ensured) in plans.iter().zip(ensured) {
+        let ensured = ensured?;
+        if ensured.created {
+            telemetry::queue_made(plan.name());
+        }
+        if plan.name() == config.queue {
+            is_single_active = ensured.is_single_active;
+        }
+        for risk in known.news(plan.name(), ensured.risks) {
+            telemetry::queue_at_risk(plan.name(), &risk);
+        }
+    }
+    Ok(is_single_active)
 }

@@ -6,7 +6,7 @@ use super::properties::take_apart;
 use super::settler::Settler;
 use super::stall::until_stalled;
 use crate::domain::budget::Budget;
-use crate::pipeline::{Delivery, Pipeline};
+use crate::pipeline::{Content, Delivery, Pipeline};
 use crate::telemetry::{self, ConsumerEnd};
 use amqp::version::{Server, TimeoutEnds, Version};
 use futures_util::StreamExt;
@@ -164,7 +164,8 @@ impl Session {
             };
             pipeline.stalls().delivered();
             let (tag, message, original) = take_apart(delivery);
-            let is_due = budget.has_changed(message.body.len());
+            let content = Box::new(Content { message, original });
+            let is_due = budget.has_changed(content.message.body.len());
             let receipt = self.settler.receipt(tag);
             // Cancel safe: a wait for slots that is given up leaves them to others.
             let slot = tokio::select! {
@@ -173,7 +174,7 @@ impl Session {
                     receipt.hand_back();
                     return Some(end);
                 }
-                slot = pipeline.slot_for(&message) => slot,
+                slot = pipeline.slot_for(&content.message) => slot,
             };
             // The broker delivers it again: the worker must not get it twice for nothing.
             if !self.channel.is_open() {
@@ -182,8 +183,7 @@ impl Session {
             }
             let copies = Arc::clone(&generation.copies);
             pipeline.spawn(Delivery {
-                message,
-                original,
+                content,
                 receipt,
                 copies,
                 slot,

@@ -13,11 +13,9 @@ fn callbacks() -> Arc<Callbacks> {
 
 /// The path of a callback's `done`.
 fn path(callback: &Callback) -> String {
-    let base = "http://127.0.0.1:9464";
-    format!(
-        "{}/done",
-        callback.url().to_str().unwrap().strip_prefix(base).unwrap()
-    )
+    let address = callback.callbacks.address(callback.id());
+    let prefix = address.prefix.strip_prefix("http://127.0.0.1:9464").unwrap();
+    format!("{prefix}{}/done", address.number)
 }
 
 async fn post(callbacks: &Callbacks, path: &str) -> Result<Settled, Refused> {

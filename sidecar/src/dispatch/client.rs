@@ -1,14 +1,13 @@
 //! One POST: on a kept-alive connection when there is one, with the end translated into an [`Outcome`].
 
+use super::http1::{Broken, Connection};
 use super::network::{Network, Tcp};
+use super::response::Bounds;
 use super::{gate, pool};
 use crate::domain::answer::{Answer, Body, Wanted};
+use crate::domain::fields::Fields;
 use crate::domain::outcome::Outcome;
-use bytes::{Bytes, BytesMut};
-use http::Request;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use std::io;
+use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -41,23 +40,21 @@ pub struct Dispatcher {
     worker: Worker,
     network: Arc<dyn Network>,
     timeout: Duration,
-    pool: pool::Pool,
+    pool: Arc<pool::Pool>,
     up: watch::Sender<bool>,
     has_answered: AtomicBool,
     introduced: AtomicBool,
     trying: Mutex<()>,
 }
 
-/// Why an exchange on one connection ended without an answer.
-enum Broken {
-    /// The request never left; it can be sent elsewhere.
-    Unsent(Box<Request<Full<Bytes>>>),
-    /// The request may have been received; no byte of an answer came.
-    BeforeAnswer,
-    /// The answer broke off.
-    MidAnswer,
-    /// What came is not HTTP.
-    NotHttp,
+/// A request: what is sent before the body is written when a connection is there to take it, and again when it has to be
+/// sent again.
+#[derive(Debug, Clone, Copy)]
+pub struct Post<'a, H> {
+    /// Appends the head, whose length of the body is that of `body`.
+    pub head: H,
+    /// The body.
+    pub body: &'a Bytes,
 }
 
 impl Dispatcher {
@@ -72,7 +69,7 @@ impl Dispatcher {
             worker,
             network,
             timeout,
-            pool: pool::Pool::default(),
+            pool: Arc::default(),
             up: watch::Sender::new(false),
             has_answered: AtomicBool::new(false),
             introduced: AtomicBool::new(false),
@@ -124,14 +121,14 @@ impl Dispatcher {
     }
 
     /// Posts and reports how it went; `reply` is how long an answer may be that becomes a reply, `None` when nobody
-    /// wants one. The request is built again when it has to be sent again. Dropping the future closes its connection.
+    /// wants one. Dropping the future closes its connection.
     pub async fn post(
         &self,
-        build: impl Fn() -> Request<Bytes>,
+        post: Post<'_, impl Fn(&mut Vec<u8>)>,
         reply: Option<usize>,
         now: Duration,
     ) -> Outcome {
-        self.post_within(self.timeout, build, reply, now).await
+        self.post_within(self.timeout, post, reply, now).await
     }
 
     /// Whether the worker that is up has been introduced to its work.
@@ -145,8 +142,8 @@ impl Dispatcher {
     }
 
     /// Introduces it, as [`post`](Self::post) does a message.
-    pub async fn introduce(&self, build: impl Fn() -> Request<Bytes>) -> Outcome {
-        self.post_within(INTRODUCTION_TIMEOUT, build, None, Duration::ZERO)
+    pub async fn introduce(&self, post: Post<'_, impl Fn(&mut Vec<u8>)>) -> Outcome {
+        self.post_within(INTRODUCTION_TIMEOUT, post, None, Duration::ZERO)
             .await
     }
 
@@ -158,11 +155,11 @@ impl Dispatcher {
     async fn post_within(
         &self,
         timeout: Duration,
-        build: impl Fn() -> Request<Bytes>,
+        post: Post<'_, impl Fn(&mut Vec<u8>)>,
         reply: Option<usize>,
         now: Duration,
     ) -> Outcome {
-        let exchange = self.exchange(build, Wanted::of(reply), now);
+        let exchange = self.exchange(&post, Wanted::of(reply), now);
         let outcome = match tokio::time::timeout(timeout, exchange).await {
             Ok(outcome) => outcome,
             Err(_elapsed) => Outcome::TimedOut,
@@ -174,32 +171,33 @@ impl Dispatcher {
         outcome
     }
 
-    async fn exchange(&self, build: impl Fn() -> Request<Bytes>, wanted: Wanted, now: Duration) -> Outcome {
-        let mut request = build().map(Full::new);
+    async fn exchange(
+        &self,
+        post: &Post<'_, impl Fn(&mut Vec<u8>)>,
+        wanted: Wanted,
+        now: Duration,
+    ) -> Outcome {
         // Whether the worker may have seen this request already, on a connection that then died.
         let mut may_have_arrived = false;
         if let Some(connection) = self.pool.take() {
-            match self.exchange_on(connection, request, wanted, now).await {
+            match self.exchange_on(connection, post, wanted, now).await {
                 Ok(outcome) => return outcome,
-                Err(Broken::Unsent(unsent)) => request = *unsent,
+                Err(Broken::Unsent) => {}
                 // A worker that closes idle connections and a request can cross; at-least-once makes it right to
                 // send again at once.
-                Err(Broken::BeforeAnswer) => {
-                    may_have_arrived = true;
-                    request = build().map(Full::new);
-                }
+                Err(Broken::BeforeAnswer) => may_have_arrived = true,
                 Err(Broken::MidAnswer) => return Box::pin(self.reset_or_crashed()).await,
                 Err(Broken::NotHttp) => return Outcome::NotHttp,
             }
         }
         // Rare, and large: what every delivery holds is to be small.
-        Box::pin(self.exchange_anew(request, may_have_arrived, wanted, now)).await
+        Box::pin(self.exchange_anew(post, may_have_arrived, wanted, now)).await
     }
 
     /// On a new connection. `may_have_arrived` says whether the worker may have seen the request before.
     async fn exchange_anew(
         &self,
-        request: Request<Full<Bytes>>,
+        post: &Post<'_, impl Fn(&mut Vec<u8>)>,
         may_have_arrived: bool,
         wanted: Wanted,
         now: Duration,
@@ -212,48 +210,35 @@ impl Dispatcher {
             Ok(Err(_)) | Err(_) if may_have_arrived => return Outcome::Crashed,
             Ok(Err(_)) | Err(_) => return Outcome::Refused,
         };
-        match self.exchange_on(connection, request, wanted, now).await {
+        match self.exchange_on(connection, post, wanted, now).await {
             Ok(outcome) => outcome,
             Err(Broken::NotHttp) => Outcome::NotHttp,
-            Err(Broken::Unsent(_) | Broken::BeforeAnswer | Broken::MidAnswer) => {
-                self.reset_or_crashed().await
-            }
+            Err(Broken::Unsent | Broken::BeforeAnswer | Broken::MidAnswer) => self.reset_or_crashed().await,
         }
     }
 
     async fn exchange_on(
         &self,
-        mut connection: pool::Connection,
-        request: Request<Full<Bytes>>,
+        mut connection: Box<Connection>,
+        post: &Post<'_, impl Fn(&mut Vec<u8>)>,
         wanted: Wanted,
         now: Duration,
     ) -> Result<Outcome, Broken> {
-        if connection.sender.ready().await.is_err() {
-            return Err(Broken::Unsent(Box::new(request)));
-        }
-        let response = match connection.sender.try_send_request(request).await {
-            Ok(response) => response,
-            Err(mut failure) => {
-                return Err(match failure.take_message() {
-                    Some(unsent) => Broken::Unsent(Box::new(unsent)),
-                    None if failure.error().is_parse() => Broken::NotHttp,
-                    None if connection.is_reused => Broken::BeforeAnswer,
-                    None => Broken::MidAnswer,
-                });
-            }
+        let at_least = wanted.reply.unwrap_or_default();
+        let bounds = Bounds {
+            kept: at_least.max(KEPT_BYTES),
+            read: at_least.max(READ_BYTES),
         };
-        let (head, body) = response.into_parts();
-        let (body, is_read) = read(body, wanted.reply.unwrap_or_default()).await?;
-        if is_read {
-            self.pool.give_back(connection.sender);
+        connection.exchange(&post.head, post.body, bounds).await?;
+        let read = |status, fields: Fields<'_>, body: &Body| Answer::read(status, fields, body, wanted, now);
+        let finished = connection.reader().finish(read).ok_or(Broken::MidAnswer)?;
+        if !connection.is_sent() {
+            // A worker that answers early may read on: its request is not cut off.
+            tokio::spawn(tokio::time::timeout(self.timeout, connection.send_rest()));
+        } else if finished.is_reusable {
+            self.pool.give_back(connection);
         }
-        Ok(Outcome::Answered(Answer::read(
-            head.status,
-            &head.headers,
-            &body,
-            wanted,
-            now,
-        )))
+        Ok(Outcome::Answered(finished.answer))
     }
 
     async fn reset_or_crashed(&self) -> Outcome {
@@ -263,44 +248,4 @@ impl Dispatcher {
             Outcome::Crashed
         }
     }
-}
-
-/// The first bytes of a body, `at_least` if there are as many, and whether the connection has nothing left of it.
-async fn read(mut body: Incoming, at_least: usize) -> Result<(Body, bool), Broken> {
-    let (most_kept, most_read) = (at_least.max(KEPT_BYTES), at_least.max(READ_BYTES));
-    let mut kept = BytesMut::new();
-    let mut seen = 0;
-    let mut is_read = true;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            if error.is_parse() || is_malformed(&error) {
-                Broken::NotHttp
-            } else {
-                Broken::MidAnswer
-            }
-        })?;
-        let Some(data) = frame.data_ref() else { continue };
-        seen += data.len();
-        kept.extend_from_slice(&data[..data.len().min(most_kept - kept.len())]);
-        if seen > most_read {
-            is_read = false;
-            break;
-        }
-    }
-    let body = Body {
-        is_whole: is_read && seen == kept.len(),
-        bytes: kept.freeze(),
-    };
-    Ok((body, is_read))
-}
-
-/// Whether a body is no body of HTTP, such as one with a chunk of no size. hyper tells by the error within.
-fn is_malformed(error: &hyper::Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
-    cause.is_some_and(|cause| {
-        matches!(
-            cause.kind(),
-            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
-        )
-    })
 }

@@ -1,13 +1,11 @@
-//! Keep-alive connections to one worker.
+//! Kept-alive connections to the worker.
 
 use super::client::Worker;
+use super::http1::Connection;
 use super::network::Network;
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use std::collections::VecDeque;
 use std::io;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -15,81 +13,94 @@ use tokio::time::Instant;
 /// after 5 s, gunicorn after 2 s): a request must not meet a closing socket.
 const IDLE_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// One HTTP/1.1 connection, ready for a request.
-#[derive(Debug)]
-pub(super) struct Connection {
-    pub(super) sender: SendRequest<Full<Bytes>>,
-    /// Whether it has carried a request before; then the worker may have closed it in the meantime.
-    pub(super) is_reused: bool,
-}
-
 /// Connections that wait for their next request; the one used last is taken first, so that the surplus of a busy
 /// time grows idle and goes. Never holds more than were ever in use at once.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    idle: Mutex<Vec<(SendRequest<Full<Bytes>>, Instant)>>,
+    idle: Mutex<Idle>,
+}
+
+#[derive(Default)]
+struct Idle {
+    /// Those that wait longest are in front.
+    connections: VecDeque<(Box<Connection>, Instant)>,
+    /// Whether somebody drops those that have waited for too long.
+    is_swept: bool,
+}
+
+impl std::fmt::Debug for Idle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} connections", self.connections.len())
+    }
 }
 
 impl Pool {
     /// A connection that is likely to be good still.
-    pub(super) fn take(&self) -> Option<Connection> {
-        let mut idle = self.idle.lock().expect("invariant: no holder panics");
-        let mut busy = Vec::new();
-        let taken = loop {
-            let Some((sender, since)) = idle.pop() else {
-                break None;
-            };
+    pub(super) fn take(&self) -> Option<Box<Connection>> {
+        let mut idle = self.idle();
+        while let Some((mut connection, since)) = idle.connections.pop_back() {
             if since.elapsed() > IDLE_TIMEOUT {
-                // All below it have waited longer.
-                idle.clear();
-                break None;
+                // All others have waited longer.
+                idle.connections.clear();
+                break;
             }
-            if sender.is_ready() {
-                break Some(sender);
+            if connection.is_quiet() {
+                connection.is_reused = true;
+                return Some(connection);
             }
-            // The body of a request that was answered early is still on its way: nobody else shall wait for that.
-            if !sender.is_closed() {
-                busy.push((sender, since));
-            }
-        };
-        idle.splice(0..0, busy);
-        taken.map(|sender| Connection {
-            sender,
-            is_reused: true,
-        })
+        }
+        None
     }
 
     /// Takes back a connection whose answer was read to its end.
-    pub(super) fn give_back(&self, sender: SendRequest<Full<Bytes>>) {
-        if !sender.is_closed() {
-            self.idle
-                .lock()
-                .expect("invariant: no holder panics")
-                .push((sender, Instant::now()));
+    pub(super) fn give_back(self: &Arc<Self>, connection: Box<Connection>) {
+        let mut idle = self.idle();
+        idle.connections.push_back((connection, Instant::now()));
+        if !std::mem::replace(&mut idle.is_swept, true) {
+            tokio::spawn(sweep(Arc::downgrade(self)));
         }
     }
 
     /// Drops every idle connection: the worker behind them is gone.
     pub(super) fn clear(&self) {
-        self.idle.lock().expect("invariant: no holder panics").clear();
+        self.idle().connections.clear();
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        self.idle.lock().expect("invariant: no holder panics")
+    }
+}
+
+/// Drops connections that have waited for too long until there are none: the worker must not have to keep what nobody uses.
+async fn sweep(pool: Weak<Pool>) {
+    let mut until = Instant::now() + IDLE_TIMEOUT;
+    loop {
+        tokio::time::sleep_until(until).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let mut idle = pool.idle();
+        while idle
+            .connections
+            .front()
+            .is_some_and(|(_, since)| since.elapsed() >= IDLE_TIMEOUT)
+        {
+            idle.connections.pop_front();
+        }
+        let Some((_, since)) = idle.connections.front() else {
+            idle.is_swept = false;
+            return;
+        };
+        until = *since + IDLE_TIMEOUT;
     }
 }
 
 /// Opens a connection.
 ///
 /// # Errors
-/// Those of `connect(2)`; an HTTP handshake with HTTP/1.1 says nothing yet.
-pub(super) async fn connect(network: &dyn Network, worker: &Worker) -> io::Result<Connection> {
-    let stream = network.connect(&worker.host, worker.port).await?;
-    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+/// Those of `connect(2)`; whether HTTP/1.1 is spoken there is not known yet.
+pub(super) async fn connect(network: &dyn Network, worker: &Worker) -> io::Result<Box<Connection>> {
+    network
+        .connect(&worker.host, worker.port)
         .await
-        .map_err(io::Error::other)?;
-    // Ends when the sender is dropped or the worker closes. Its errors reach whoever waits for an answer.
-    tokio::spawn(async move {
-        let _reported_to_the_sender = connection.await;
-    });
-    Ok(Connection {
-        sender,
-        is_reused: false,
-    })
+        .map(Connection::over)
+        .map(Box::new)
 }

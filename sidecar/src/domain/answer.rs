@@ -2,10 +2,11 @@
 
 mod content;
 
+use crate::domain::fields::{Fields, text};
 use crate::domain::settlement::ANSWER_BYTES;
 use bytes::Bytes;
 use contract::headers;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::StatusCode;
 use std::time::Duration;
 
 /// Retry-After is believed up to here, so that a slip of the worker cannot park a message for years.
@@ -26,7 +27,7 @@ pub struct Answer {
     /// The first bytes of the body, for people who look at a dead letter.
     pub excerpt: Bytes,
     /// What a reply is made of; `None` when nobody wants one.
-    pub content: Option<Content>,
+    pub content: Option<Box<Content>>,
 }
 
 /// The part of an answer that is for whoever waits for it.
@@ -87,26 +88,28 @@ pub enum Explicit {
 
 impl Answer {
     /// Reads an answer; `now` is since the Unix epoch.
-    pub fn read(status: StatusCode, headers: &HeaderMap, body: &Body, wanted: Wanted, now: Duration) -> Self {
+    pub fn read(status: StatusCode, fields: Fields<'_>, body: &Body, wanted: Wanted, now: Duration) -> Self {
         let bytes = &body.bytes;
         Self {
             status,
-            explicit: explicit(headers, bytes),
-            retry_after: retry_after(headers, now),
-            deferred: deferred(status, headers),
+            explicit: explicit(fields, bytes),
+            retry_after: retry_after(fields, now),
+            deferred: deferred(status, fields),
             excerpt: bytes.slice(..bytes.len().min(wanted.excerpt)),
-            content: wanted.reply.map(|most| content::read(headers, body, most)),
+            content: wanted
+                .reply
+                .map(|most| Box::new(content::read(fields, body, most))),
         }
     }
 }
 
 /// The header outranks the body; the body counts only under its own media type, so that no ordinary JSON answer can
 /// be taken for a verdict.
-fn explicit(headers: &HeaderMap, body: &[u8]) -> Option<Explicit> {
-    if let Some(word) = headers.get(headers::http::VERDICT) {
-        return Some(word.to_str().map_or(Explicit::Unknown, verdict_word));
+fn explicit(fields: Fields<'_>, body: &[u8]) -> Option<Explicit> {
+    if let Some(word) = fields.get(headers::http::VERDICT) {
+        return Some(text(word).map_or(Explicit::Unknown, verdict_word));
     }
-    if !is_verdict_document(headers) {
+    if !is_verdict_document(fields) {
         return None;
     }
     let document: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
@@ -115,11 +118,8 @@ fn explicit(headers: &HeaderMap, body: &[u8]) -> Option<Explicit> {
 }
 
 /// Whether the body is meant for us and for nobody else.
-fn is_verdict_document(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str);
-    let Some(Ok(media_type)) = media_type else {
-        return false;
-    };
+fn is_verdict_document(fields: Fields<'_>) -> bool {
+    let media_type = fields.text("content-type").unwrap_or_default();
     let essence = media_type.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case(headers::VERDICT_MEDIA_TYPE)
 }
@@ -134,15 +134,15 @@ fn verdict_word(word: &str) -> Explicit {
     }
 }
 
-fn deferred(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(headers::http::DEFER)?;
-    let seconds = value.to_str().ok().and_then(|text| text.trim().parse().ok());
+fn deferred(status: StatusCode, fields: Fields<'_>) -> Option<Duration> {
+    let value = fields.get(headers::http::DEFER)?;
+    let seconds = text(value).and_then(|text| text.trim().parse().ok());
     (status == StatusCode::ACCEPTED).then(|| seconds.map_or(Duration::MAX, Duration::from_secs))
 }
 
 /// Seconds or a date (RFC 9110 §10.2.3). What cannot be read counts as absent; a date in the past as zero.
-fn retry_after(headers: &HeaderMap, now: Duration) -> Option<Duration> {
-    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+fn retry_after(fields: Fields<'_>, now: Duration) -> Option<Duration> {
+    let value = fields.text("retry-after")?.trim();
     let delay = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         // A number too long for 64 bits is beyond any cap.
         Duration::from_secs(value.parse().unwrap_or(u64::MAX))

@@ -4,8 +4,6 @@ use crate::domain::answer::Answer;
 use crate::domain::outcome::Outcome;
 use crate::domain::request::Target;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
-use http::{HeaderValue, Method, Request, Uri};
 use serde_json::json;
 
 /// How the introduction went.
@@ -32,8 +30,8 @@ pub struct Work<'a> {
     pub max_defer_seconds: u64,
 }
 
-/// The request.
-pub fn request(path: &Uri, work: Work<'_>) -> Request<Bytes> {
+/// The document.
+pub fn document(work: Work<'_>) -> Bytes {
     let document = json!({
         "version": 1,
         "queue": work.target.queue,
@@ -44,16 +42,7 @@ pub fn request(path: &Uri, work: Work<'_>) -> Request<Bytes> {
         "max_defer_seconds": work.max_defer_seconds,
         "reply_max_bytes": work.reply_max_bytes,
     });
-    let body = Bytes::from(document.to_string());
-    let length = HeaderValue::from(body.len());
-    let mut request = Request::new(body);
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = path.clone();
-    let headers = request.headers_mut();
-    headers.insert(HOST, work.target.host.clone());
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CONTENT_LENGTH, length);
-    request
+    Bytes::from(document.to_string())
 }
 
 /// What came of it.

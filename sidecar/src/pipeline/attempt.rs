@@ -3,11 +3,12 @@
 use super::Pipeline;
 use crate::broker::Receipt;
 use crate::callbacks::Callback;
+use crate::dispatch::Post;
 use crate::domain::answer::{Answer, Body, Wanted};
 use crate::domain::deferral;
+use crate::domain::fields::Fields;
 use crate::domain::outcome::Outcome;
 use crate::telemetry;
-use bytes::Bytes;
 use http::StatusCode;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -25,21 +26,20 @@ impl Pipeline {
     /// when the message is not ours any more.
     pub(super) async fn dispatch(
         &self,
-        body_bytes: usize,
-        build: impl Fn() -> http::Request<Bytes>,
+        post: Post<'_, impl Fn(&mut Vec<u8>)>,
         reply: Option<usize>,
         callback: Option<&mut Callback>,
         receipt: &Receipt,
         now: Duration,
     ) -> Option<Dispatched> {
-        if body_bytes > self.config.max_body_bytes {
+        if post.body.len() > self.config.max_body_bytes {
             return Some(Dispatched {
                 ended: Outcome::BodyTooLarge,
                 took: Duration::ZERO,
             });
         }
         let begun = Instant::now();
-        let answered = self.dispatcher.post(build, reply, now).await;
+        let answered = self.dispatcher.post(post, reply, now).await;
         let ended = match (deferral(&answered), callback) {
             (Some(asked), Some(callback)) => {
                 let most = self.config.max_defer;
@@ -79,7 +79,7 @@ impl Pipeline {
             (headers, bytes) = callback.done() => {
                 let wanted = Wanted::of(reply);
                 let body = Body { bytes, is_whole: true };
-                let answer = Answer::read(StatusCode::OK, &headers, &body, wanted, now);
+                let answer = Answer::read(StatusCode::OK, Fields::new(&Fields::of(&headers)), &body, wanted, now);
                 // What cannot be settled any more must not be replied to either.
                 let outcome = (!receipt.is_void()).then_some(Outcome::Answered(answer));
                 (outcome, "done")

@@ -1,6 +1,7 @@
 //! Before the first message: the worker's port answers, and the worker knows its work.
 
 use super::Pipeline;
+use crate::dispatch::Post;
 use crate::domain::introduction::{self, Introduced, Work};
 use crate::telemetry;
 use ops::backoff::Backoff;
@@ -32,10 +33,13 @@ impl Pipeline {
                 reply_max_bytes: self.config.reply_max_bytes,
                 max_defer_seconds: self.config.max_defer.as_secs(),
             };
-            let outcome = self
-                .dispatcher
-                .introduce(|| introduction::request(path, work))
-                .await;
+            let document = introduction::document(work);
+            let head = self.target.json_head(path, &document);
+            let post = Post {
+                head: |bytes: &mut Vec<u8>| bytes.extend_from_slice(&head),
+                body: &document,
+            };
+            let outcome = self.dispatcher.introduce(post).await;
             match introduction::judge(&outcome) {
                 Introduced::Ready => self.dispatcher.set_introduced(),
                 Introduced::Unsupported => {

@@ -1,10 +1,10 @@
 //! The part of an answer that is for whoever waits for it.
 
 use super::{Body, Content, is_verdict_document};
+use crate::domain::fields::{Field, Fields};
 use crate::domain::request::{APPLICATION_HEADER_BYTES, APPLICATION_HEADERS, TRACE_HEADERS};
 use bytes::Bytes;
 use contract::headers::http as names;
-use http::{HeaderMap, HeaderName, header};
 
 /// The longest name of an AMQP header, in bytes (AMQP 0-9-1, 4.2.5.5).
 const NAME_BYTES: usize = 128;
@@ -21,14 +21,14 @@ const RESERVED: [&str; 6] = [
 const REPLY_FIELD: &str = "reply";
 
 /// Reads it; `most` is the longest body.
-pub(super) fn read(headers: &HeaderMap, body: &Body, most: usize) -> Content {
-    let (forwarded, headers_dropped) = application_headers(headers);
+pub(super) fn read(fields: Fields<'_>, body: &Body, most: usize) -> Content {
+    let (forwarded, headers_dropped) = application_headers(fields);
     let content = Content {
         headers: forwarded,
         headers_dropped,
         ..Content::default()
     };
-    if is_verdict_document(headers) {
+    if is_verdict_document(fields) {
         // The document itself is for us.
         let reply = reply_in(&body.bytes);
         return Content {
@@ -37,11 +37,11 @@ pub(super) fn read(headers: &HeaderMap, body: &Body, most: usize) -> Content {
             ..content
         };
     }
-    let text = |name: HeaderName| Some(headers.get(name)?.to_str().ok()?.to_owned());
+    let text = |name| fields.text(name).map(str::to_owned);
     let is_whole = body.is_whole && body.bytes.len() <= most;
     Content {
-        content_type: text(header::CONTENT_TYPE),
-        content_encoding: text(header::CONTENT_ENCODING),
+        content_type: text("content-type"),
+        content_encoding: text("content-encoding"),
         body: is_whole.then(|| body.bytes.clone()),
         ..content
     }
@@ -55,16 +55,17 @@ fn reply_in(document: &[u8]) -> Option<Bytes> {
 
 /// The headers that the worker wants on the reply, and how many of them were left out: as many and as long as those
 /// of a message that reach the worker.
-fn application_headers(headers: &HeaderMap) -> (Vec<(String, String)>, u32) {
+fn application_headers(fields: Fields<'_>) -> (Vec<(String, String)>, u32) {
     let (mut kept, mut bytes, mut dropped) = (Vec::new(), 0, 0);
-    for (name, value) in headers {
-        let name = match name.as_str().strip_prefix(names::AMQP_PREFIX) {
+    for Field { name, value } in fields.iter() {
+        let name = name.to_ascii_lowercase();
+        let name = match name.strip_prefix(names::AMQP_PREFIX) {
             Some(name) => name,
             None if TRACE_HEADERS.contains(&name.as_str()) => name.as_str(),
             None => continue,
         };
         let is_reserved = RESERVED.iter().any(|reserved| name.starts_with(reserved));
-        let value = String::from_utf8_lossy(value.as_bytes());
+        let value = String::from_utf8_lossy(value);
         bytes += name.len() + value.len();
         let fits = kept.len() < APPLICATION_HEADERS && bytes <= APPLICATION_HEADER_BYTES;
         if is_reserved || !fits || name.is_empty() || name.len() > NAME_BYTES {

@@ -1,5 +1,5 @@
 use super::*;
-use http::HeaderName;
+use crate::domain::fields::Field;
 use proptest::prelude::*;
 
 const NOW: Duration = Duration::from_secs(784_111_777); // Sun, 06 Nov 1994 08:49:37 GMT
@@ -26,19 +26,22 @@ const WANTED: Wanted = Wanted {
     reply: Some(16),
 };
 
-fn headers_of(pairs: &[(&str, &str)]) -> HeaderMap {
-    let mut map = HeaderMap::new();
-    for (name, value) in pairs {
-        map.insert(
-            HeaderName::try_from(*name).unwrap(),
-            HeaderValue::from_str(value).unwrap(),
-        );
-    }
-    map
+fn fields_of<'a>(pairs: &[(&'a str, &'a str)]) -> Vec<Field<'a>> {
+    let field = |(name, value): &(&'a str, &'a str)| Field {
+        name,
+        value: value.as_bytes(),
+    };
+    pairs.iter().map(field).collect()
 }
 
 fn read(pairs: &[(&str, &str)], text: &str) -> Answer {
-    Answer::read(StatusCode::OK, &headers_of(pairs), &body(text), WANTED, NOW)
+    Answer::read(
+        StatusCode::OK,
+        Fields::new(&fields_of(pairs)),
+        &body(text),
+        WANTED,
+        NOW,
+    )
 }
 
 #[test]
@@ -105,10 +108,9 @@ fn the_excerpt_is_bounded() {
 proptest! {
     #[test]
     fn reading_never_panics_and_stays_capped(value in "[ -~]{0,40}", body in proptest::collection::vec(any::<u8>(), 0..64)) {
-        let mut map = HeaderMap::new();
-        map.insert("retry-after", HeaderValue::from_str(&value).unwrap());
-        map.insert("content-type", HeaderValue::from_static("application/vnd.kubedaemon.verdict+json"));
-        let answer = Answer::read(StatusCode::OK, &map, &Body { bytes: Bytes::from(body), is_whole: true }, WANTED, NOW);
+        let fields = fields_of(&[("Retry-After", &value), JSON]);
+        let body = Body { bytes: Bytes::from(body), is_whole: true };
+        let answer = Answer::read(StatusCode::OK, Fields::new(&fields), &body, WANTED, NOW);
         prop_assert!(answer.retry_after.unwrap_or_default() <= RETRY_AFTER_CAP);
         prop_assert!(answer.excerpt.len() <= 8);
     }
@@ -118,7 +120,7 @@ proptest! {
 fn content_is_the_whole_answer_or_nothing() {
     let content = |pairs: &[(&str, &str)], body: &Body, reply| {
         let wanted = Wanted { reply, ..WANTED };
-        Answer::read(StatusCode::OK, &headers_of(pairs), body, wanted, NOW).content
+        Answer::read(StatusCode::OK, Fields::new(&fields_of(pairs)), body, wanted, NOW).content
     };
     let plain = [("content-type", "text/plain"), ("content-encoding", "br")];
     let read = content(&plain, &body("0123456789abcdef"), Some(16)).unwrap();
@@ -202,7 +204,7 @@ fn headers_of_a_reply_are_those_asked_for_and_bounded() {
 fn a_deferral_is_told_by_status_and_header_together() {
     let deferred = |status, pairs: &[(&str, &str)]| {
         let status = StatusCode::from_u16(status).unwrap();
-        Answer::read(status, &headers_of(pairs), &body(""), WANTED, NOW).deferred
+        Answer::read(status, Fields::new(&fields_of(pairs)), &body(""), WANTED, NOW).deferred
     };
     assert_eq!(
         deferred(202, &[("x-defer", " 90 ")]),

@@ -127,10 +127,10 @@ fn who_waits_for_an_answer_gets_it_before_the_message_is_acknowledged() {
     let Outcome::Answered(mut answer) = answered() else {
         unreachable!()
     };
-    answer.content = Some(Content {
+    answer.content = Some(Box::new(Content {
         body: Some(Bytes::from_static(b"tea")),
         ..Content::default()
-    });
+    }));
     let outcome = Outcome::Answered(answer);
     let (caller, queue) = (Address::Caller("me".into()), Address::Queue("results".into()));
     let yes = Verdict::Accepted(Reason::ExplicitAck);

@@ -216,7 +216,7 @@ fn a_yes_that_is_too_long_for_a_reply_is_given_up_and_not_cut() {
     let cut = |status, explicit| {
         first(&Outcome::Answered(Answer {
             explicit,
-            content: Some(Content::default()),
+            content: Some(Box::default()),
             ..answered(status)
         }))
     };

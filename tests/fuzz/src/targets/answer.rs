@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use sidecar::domain::answer::{Answer, Body, Explicit, RETRY_AFTER_CAP, Wanted};
 use sidecar::domain::delivery::{History, Message};
+use sidecar::domain::fields::Fields;
 use sidecar::domain::outcome::Outcome;
 use sidecar::domain::reply::Address;
 use sidecar::domain::retry::Policy;
@@ -68,7 +69,7 @@ pub(super) fn answer(
         excerpt: ANSWER_BYTES,
         reply,
     };
-    let answer = Answer::read(status, headers, &read, wanted, now);
+    let answer = Answer::read(status, Fields::new(&Fields::of(headers)), &read, wanted, now);
     assert!(answer.retry_after.unwrap_or_default() <= RETRY_AFTER_CAP);
     assert!(answer.excerpt.len() <= ANSWER_BYTES && body.starts_with(&answer.excerpt));
     assert!(answer.deferred.is_none() || answer.status == StatusCode::ACCEPTED);

@@ -16,7 +16,7 @@ use lapin::types::{FieldTable, ShortString};
 use sidecar::broker::{Original, of_copy, take_apart};
 use sidecar::domain::delivery::Message;
 use sidecar::domain::outcome::Outcome;
-use sidecar::domain::request::{Target as Worker, build};
+use sidecar::domain::request::{CallbackAddress, Target as Worker, write_head};
 use sidecar::domain::retry::Policy;
 use sidecar::domain::settlement::{Case, Copy, Destination, Settlement, plan};
 use sidecar::domain::verdict::{Circumstances, Reason, Verdict, judge};
@@ -52,7 +52,7 @@ const HEAD_BYTES: usize = 16 * 1024;
 /// Servers commonly refuse more.
 const HEADERS: usize = 100;
 /// Where the worker may settle later.
-const CALLBACK: &str = "http://127.0.0.1:9464/callback/0123456789abcdef";
+const CALLBACK: &str = "http://127.0.0.1:9464/callback/0123456789abcdef-";
 
 fn run(input: &[u8]) {
     let mut input = Input::new(input);
@@ -111,20 +111,37 @@ fn circumstances(message: &Message) -> Circumstances<'_> {
     }
 }
 
+/// The headers of a head as a server reads them; nothing may be left of it.
+fn parsed(head: &[u8]) -> HeaderMap {
+    let mut fields = [httparse::EMPTY_HEADER; HEADERS];
+    let mut request = httparse::Request::new(&mut fields);
+    let length = request.parse(head).expect("a request of HTTP/1.1");
+    assert_eq!(length, httparse::Status::Complete(head.len()));
+    assert_eq!((request.method, request.path), (Some("POST"), Some("/message")));
+    let mut headers = HeaderMap::new();
+    for field in request.headers {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).expect("a valid name");
+        headers.append(name, HeaderValue::from_bytes(field.value).expect("a valid value"));
+    }
+    headers
+}
+
 /// One POST, whatever was published, and nothing in it that ends a header or adds one.
 fn check_request(message: &Message) {
-    let worker = Worker {
-        path: Uri::from_static("/message"),
-        host: HeaderValue::from_static("127.0.0.1:8080"),
-        queue: QUEUE.to_owned(),
-        max_attempts: 5,
-        timeout: Duration::from_mins(1),
+    let worker = Worker::new(
+        Uri::from_static("/message"),
+        "127.0.0.1:8080".to_owned(),
+        QUEUE.to_owned(),
+        5,
+        Duration::from_mins(1),
+    );
+    let callback = CallbackAddress {
+        prefix: CALLBACK,
+        number: 7,
     };
-    let callback = HeaderValue::from_static(CALLBACK);
-    let request = build(message, ID, &worker, Some(&callback), NOW);
-    assert_eq!(request.uri().path(), "/message");
-    assert_eq!(request.body(), &message.body);
-    let headers = request.headers();
+    let mut head = Vec::new();
+    write_head(&mut head, message, ID, &worker, Some(callback), NOW);
+    let headers = &parsed(&head);
     let mut bytes = 0;
     for (name, value) in headers {
         let value = value.as_bytes();
