@@ -1,7 +1,7 @@
 # The entry door: `make` lists what there is. The work is in tools/.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-cluster fuzz images cluster cluster-down bench bench-smoke soak figures fmt docs clean-cache
+.PHONY: help setup demo test test-fast test-cluster fuzz images cluster cluster-down bench bench-smoke flame soak figures fmt docs clean-cache
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ bench: ## Measure our programs and their peers (about two hours; can be stopped 
 
 bench-smoke: ## Check the bench itself, in seconds
 	@tools/bench smoke
+
+flame: ## Draw where the sidecar's processor time goes while it drains a queue (needs perf; a minute after the builds)
+	@tools/flame --queue classic
+	@tools/flame --queue quorum
 
 soak: ## A million messages while everything is killed, and a table of what became of them (half an hour)
 	@tools/soak
