@@ -172,3 +172,6 @@ impl Sending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

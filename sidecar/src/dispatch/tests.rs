@@ -98,6 +98,29 @@ async fn a_connection_that_idled_for_long_is_not_used_again() {
 }
 
 #[tokio::test]
+async fn connections_that_nobody_uses_are_closed() {
+    let (saw_end, mut seen) = tokio::sync::mpsc::channel(1);
+    let port = server(move |_, mut stream| {
+        let saw_end = saw_end.clone();
+        async move {
+            read_request(&mut stream).await;
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+            assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
+            saw_end.send(()).await.unwrap();
+        }
+    })
+    .await;
+    let dispatcher = dispatcher(port);
+    assert_eq!(status(&post(&dispatcher).await), 200);
+    tokio::time::timeout(PATIENCE, seen.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(status(&post(&dispatcher).await), 200);
+}
+
+#[tokio::test]
 async fn a_kept_connection_that_the_worker_closed_costs_no_attempt() {
     // Says keep-alive and closes, as a server does whose idle time is over.
     let port = raw(&[b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"]).await;

@@ -6,6 +6,7 @@ mod frames;
 mod manifest;
 mod message;
 mod quantity;
+mod response;
 mod retry_after;
 mod review;
 mod route;
@@ -21,6 +22,7 @@ pub(crate) const ALL: &[Target] = &[
     frames::TARGET,
     message::TARGET,
     answer::TARGET,
+    response::TARGET,
     verdict::TARGET,
     retry_after::TARGET,
     settings::TARGET,

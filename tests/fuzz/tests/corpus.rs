@@ -52,6 +52,7 @@ replays!(
     frames "frames",
     message "message",
     answer "answer",
+    response "response",
     verdict "verdict",
     retry_after "retry-after",
     settings "settings",

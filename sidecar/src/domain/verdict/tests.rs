@@ -1,5 +1,4 @@
 use super::*;
-use crate::domain::answer::Content;
 use bytes::Bytes;
 use proptest::prelude::*;
 
