@@ -1,6 +1,6 @@
 //! One POST: on a kept-alive connection when there is one, with the end translated into an [`Outcome`].
 
-use super::http1::{Broken, Connection};
+use super::http1::{Broken, Connection, Sent};
 use super::network::{Network, Tcp};
 use super::response::Bounds;
 use super::{gate, pool};
@@ -232,11 +232,14 @@ impl Dispatcher {
         connection.exchange(&post.head, post.body, bounds).await?;
         let read = |status, fields: Fields<'_>, body: &Body| Answer::read(status, fields, body, wanted, now);
         let finished = connection.reader().finish(read).ok_or(Broken::MidAnswer)?;
-        if !connection.is_sent() {
+        match connection.sent() {
             // A worker that answers early may read on: its request is not cut off.
-            tokio::spawn(tokio::time::timeout(self.timeout, connection.send_rest()));
-        } else if finished.is_reusable {
-            self.pool.give_back(connection);
+            Sent::Partly => drop(tokio::spawn(tokio::time::timeout(
+                self.timeout,
+                connection.send_rest(),
+            ))),
+            Sent::Wholly if finished.is_reusable => self.pool.give_back(connection),
+            Sent::Wholly | Sent::Refused => {}
         }
         Ok(Outcome::Answered(finished.answer))
     }

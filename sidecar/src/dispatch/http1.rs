@@ -31,7 +31,19 @@ struct Sending {
     head: Vec<u8>,
     body: Bytes,
     sent: usize,
-    is_over: bool,
+    progress: Sent,
+}
+
+/// How much of a request has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Sent {
+    /// Some of it; more can.
+    #[default]
+    Partly,
+    /// All of it.
+    Wholly,
+    /// The worker does not take the rest.
+    Refused,
 }
 
 /// Why an exchange ended without an answer.
@@ -76,12 +88,11 @@ impl Connection {
     }
 
     fn poll_exchange(&mut self, context: &mut Context<'_>, bounds: Bounds) -> Poll<Result<(), Broken>> {
-        // A worker that does not want to read more may have answered all the same.
-        if let Poll::Ready(Err(_)) = self.sending.poll(&mut *self.stream, context)
-            && self.sending.sent == 0
-        {
+        let _everything_sent = self.sending.poll(&mut *self.stream, context);
+        if self.sending.progress == Sent::Refused && self.sending.sent == 0 {
             return Poll::Ready(Err(Broken::Unsent));
         }
+        // A worker that does not want to read more may have answered all the same.
         loop {
             let stream = Pin::new(&mut *self.stream);
             match ready!(tokio_util::io::poll_read_buf(
@@ -90,7 +101,7 @@ impl Connection {
                 self.reader.space()
             )) {
                 Ok(1..) => {}
-                Ok(0) if self.reader.end() => return Poll::Ready(Ok(())),
+                Ok(0) if self.reader.end()? => return Poll::Ready(Ok(())),
                 Ok(0) | Err(_) if self.reader.is_untouched() => {
                     return Poll::Ready(Err(Broken::BeforeAnswer));
                 }
@@ -107,14 +118,14 @@ impl Connection {
         &mut self.reader
     }
 
-    /// Whether the whole request has left, or its end will never.
-    pub(super) fn is_sent(&self) -> bool {
-        self.sending.is_over
+    /// How much of the last request has left.
+    pub(super) fn sent(&self) -> Sent {
+        self.sending.progress
     }
 
     /// Sends the rest of a request that was answered early. Cancel safe.
     pub(super) async fn send_rest(mut self: Box<Self>) {
-        let _answered_already = poll_fn(|context| self.sending.poll(&mut *self.stream, context)).await;
+        poll_fn(|context| self.sending.poll(&mut *self.stream, context)).await;
     }
 
     /// Whether the worker has neither closed it nor said something that nobody asked for, as far as is known without
@@ -139,26 +150,22 @@ impl Sending {
         } else {
             body.clone()
         };
-        (self.sent, self.is_over) = (0, false);
+        (self.sent, self.progress) = (0, Sent::Partly);
     }
 
-    /// Writes as much as is taken; ready when all is.
-    fn poll(&mut self, stream: &mut dyn Stream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.is_over {
-            let taken = ready!(self.poll_write(stream, context));
-            match taken {
-                Ok(0) | Err(_) => self.is_over = true,
+    /// Writes as much as is taken; ready when all is, or when no more ever will be.
+    fn poll(&mut self, stream: &mut dyn Stream, context: &mut Context<'_>) -> Poll<()> {
+        while self.progress == Sent::Partly {
+            match ready!(self.poll_write(stream, context)) {
+                Ok(0) | Err(_) => self.progress = Sent::Refused,
                 Ok(bytes) => self.sent += bytes,
             }
-            if taken? == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
             if self.sent == self.head.len() + self.body.len() {
-                self.is_over = true;
+                self.progress = Sent::Wholly;
                 self.body = Bytes::new();
             }
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(())
     }
 
     fn poll_write(&self, stream: &mut dyn Stream, context: &mut Context<'_>) -> Poll<io::Result<usize>> {

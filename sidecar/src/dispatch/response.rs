@@ -103,12 +103,15 @@ impl Reader {
     }
 
     /// Nothing more will come. Whether the answer is whole by that.
-    pub fn end(&mut self) -> bool {
-        self.is_done |= self
-            .head
-            .as_ref()
-            .is_some_and(|head| head.extent == Extent::UntilClosed);
-        self.is_done
+    ///
+    /// # Errors
+    /// When what came is no beginning of an answer of HTTP/1.1.
+    pub fn end(&mut self) -> Result<bool, Malformed> {
+        match self.head {
+            Some(head) => self.is_done |= head.extent == Extent::UntilClosed,
+            None => drop(Head::parse(&self.bytes)?),
+        }
+        Ok(self.is_done)
     }
 
     /// Whether a head that was not whole may be so now, or may be seen to be none: of one that comes byte by byte, each

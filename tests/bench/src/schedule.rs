@@ -15,42 +15,59 @@ pub struct Turn {
     pub b_first: bool,
     /// Whether it is the runner against itself.
     pub gate: bool,
+    /// Which of the pairs of its match, from 0.
+    pub number: usize,
 }
 
-/// Every turn in its order: first the gates, then round by round each match once, shuffled within the round. Which
-/// of the two goes first is drawn for each pair.
+impl Turn {
+    /// Whether a run without it cannot be published: it is of a gate, or of the first pairs of its match.
+    pub fn is_needed(&self) -> bool {
+        self.gate || self.number < ENOUGH
+    }
+}
+
+/// Pairs of a match without which nothing is said of it.
+const ENOUGH: usize = 2;
+
+/// Every turn in its order: first the gates, then all others. The pairs of each match are spread evenly over the whole run,
+/// each at a random moment of its share, so that a run that is ended early has the same part of every match. Which of the
+/// two goes first is drawn for each pair.
 pub fn schedule(workloads: &[Workload], seed: u64) -> Vec<Turn> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut turns = Vec::new();
     for gate in [true, false] {
-        let rounds = workloads.iter().map(|workload| workload.pairs).max();
-        for round in 0..rounds.unwrap_or_default() {
-            let mut of_round = Vec::new();
-            for (at, workload) in workloads.iter().enumerate() {
-                if round >= workload.pairs {
-                    continue;
-                }
-                let matches = if gate {
-                    same(workload).into_iter().collect()
-                } else {
-                    workload.matches()
-                };
-                for found in matches {
-                    let b = found.b.as_deref().unwrap_or("alone");
-                    of_round.push(Turn {
-                        id: format!("{}/{}/{b}/{round}", workload.name, found.a),
+        let mut placed = Vec::new();
+        for (at, workload) in workloads.iter().enumerate() {
+            let matches = if gate {
+                same(workload).into_iter().collect()
+            } else {
+                workload.matches()
+            };
+            for found in matches {
+                let b = found.b.as_deref().unwrap_or("alone");
+                for number in 0..workload.pairs {
+                    let turn = Turn {
+                        id: format!("{}/{}/{b}/{number}", workload.name, found.a),
                         workload: at,
                         b_first: random.bool(),
                         gate,
-                        found,
-                    });
+                        number,
+                        found: found.clone(),
+                    };
+                    placed.push((share(number, workload.pairs, random.f64()), turn));
                 }
             }
-            random.shuffle(&mut of_round);
-            turns.append(&mut of_round);
         }
+        placed.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+        turns.extend(placed.into_iter().map(|(_, turn)| turn));
     }
     turns
+}
+
+/// When in a run, of which the beginning is 0 and the end 1, a pair is measured.
+#[expect(clippy::cast_precision_loss, reason = "there are some dozens of pairs")]
+fn share(number: usize, pairs: usize, draw: f64) -> f64 {
+    (number as f64 + draw) / pairs as f64
 }
 
 /// The match of a workload's runner against itself.
@@ -64,7 +81,7 @@ pub fn same(workload: &Workload) -> Option<Match> {
 
 #[cfg(test)]
 mod tests {
-    use super::schedule;
+    use super::{Turn, schedule};
     use crate::workload::Workload;
     use std::collections::BTreeSet;
     use std::path::Path;
@@ -102,17 +119,25 @@ mod tests {
     }
 
     #[test]
-    fn a_match_is_spread_over_the_whole_run() {
+    fn a_run_that_is_ended_early_has_the_same_part_of_every_match() {
         let workloads = workloads();
         let turns: Vec<_> = schedule(&workloads, 1)
             .into_iter()
             .filter(|turn| !turn.gate)
             .collect();
-        let first = &turns[0];
-        let most = workloads.iter().map(|workload| workload.pairs).max();
-        if Some(workloads[first.workload].pairs) == most {
-            let last = turns.iter().rposition(|turn| turn.found == first.found);
-            assert!(last.unwrap() > turns.len() / 2);
+        let half = &turns[..turns.len() / 2];
+        for turn in &turns {
+            let same = |other: &&Turn| (other.workload, &other.found) == (turn.workload, &turn.found);
+            let (all, done) = (
+                turns.iter().filter(same).count(),
+                half.iter().filter(same).count(),
+            );
+            assert!(done.abs_diff(all / 2) <= 1, "{}: {done} of {all}", turn.id);
         }
+        let numbers = |id: &str| -> Vec<usize> {
+            let of_match = |turn: &&Turn| turn.id.starts_with(id);
+            turns.iter().filter(of_match).map(|turn| turn.number).collect()
+        };
+        assert!(numbers("d1-classic-1k/sidecar/raw/").is_sorted());
     }
 }

@@ -43,7 +43,7 @@ async fn head_and_body_arrive_byte_for_byte_whatever_their_length() {
             };
             let (received, exchanged) = tokio::join!(serving, exchange(&mut connection, &body));
             assert!(received == [HEAD, &body].concat(), "{length} bytes");
-            assert_eq!((exchanged, connection.is_sent()), (Ok(()), true));
+            assert_eq!((exchanged, connection.sent()), (Ok(()), Sent::Wholly));
             assert_eq!(answer(&mut connection), Some((200, Bytes::from_static(b"ok"))));
         }
     }
@@ -55,7 +55,7 @@ async fn a_request_that_is_answered_early_is_sent_to_its_end() {
     let body = body(10 * COPIED_BYTES);
     worker.write_all(OK).await.unwrap();
     assert_eq!(exchange(&mut connection, &body).await, Ok(()));
-    assert!(!connection.is_sent());
+    assert_eq!(connection.sent(), Sent::Partly);
     assert_eq!(answer(&mut connection), Some((200, Bytes::from_static(b"ok"))));
     let mut received = Vec::new();
     let (read, ()) = tokio::join!(worker.read_to_end(&mut received), connection.send_rest());

@@ -13,10 +13,11 @@ fn read<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> End {
     let mut parts = parts.into_iter();
     loop {
         let Some(part) = parts.next() else {
-            if reader.end() {
-                break;
+            match reader.end() {
+                Ok(true) => break,
+                Ok(false) => return Err("broke off"),
+                Err(Malformed) => return Err("malformed"),
             }
-            return Err("broke off");
         };
         reader.space().extend_from_slice(part);
         match reader.advance(BOUNDS) {
@@ -297,6 +298,6 @@ proptest! {
         let bytes = [head.as_bytes(), &rest].concat();
         let whole = read([&bytes[..]]);
         let parts = read(bytes.chunks(3));
-        prop_assert_eq!(whole.is_ok(), parts.is_ok());
+        prop_assert_eq!(whole, parts);
     }
 }

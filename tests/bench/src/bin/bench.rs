@@ -175,9 +175,14 @@ impl Run {
             .collect()
     }
 
-    /// Everything that samples depend on: files and programs, by size and time.
+    /// Everything that samples depend on: files and programs, by size and time. How many samples there are to be is not
+    /// among it: a run may be given more.
     fn fingerprint(&self) -> anyhow::Result<String> {
-        let mut text = serde_json::to_string(&(&self.workloads, &self.runners))?;
+        let mut workloads = self.workloads.clone();
+        for workload in &mut workloads {
+            workload.pairs = 0;
+        }
+        let mut text = serde_json::to_string(&(&workloads, &self.runners))?;
         for runner in self.runners.values() {
             if let Ok(path) = runner.path(&self.programs) {
                 let about = fs::metadata(path)?;
@@ -234,15 +239,19 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 
     let mut progress = Progress::new(turns.len());
     let began = Instant::now();
-    let mut is_complete = true;
-    for turn in &turns {
+    let mut is_enough = true;
+    for (at, turn) in turns.iter().enumerate() {
         if done.contains(&turn.id) {
             progress.skip();
             continue;
         }
         if began.elapsed() > run.deadline {
-            eprintln!("\nbench: the time is up; the same command goes on from here");
-            is_complete = false;
+            let missing = turns[at..].iter().filter(|turn| !done.contains(&turn.id));
+            is_enough = !missing.clone().any(Turn::is_needed);
+            eprintln!(
+                "\nbench: the time is up with {} turns to go; the same command goes on from here",
+                missing.count()
+            );
             break;
         }
         match measure(&run, &stage, turn).await {
@@ -270,7 +279,7 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let summary = Summary::of(measured, Machine::look(), ops::clock::since_epoch().as_secs());
     report(&run, &state, &summary, &run.directory.join("report"))?;
     println!("{}", summary.table());
-    conclude(matches, &run, &state, &summary, is_complete)
+    conclude(matches, &run, &state, &summary, is_enough)
 }
 
 /// One pair, in its order.
@@ -357,7 +366,7 @@ fn conclude(
     run: &Run,
     state: &State,
     summary: &Summary,
-    is_complete: bool,
+    is_enough: bool,
 ) -> anyhow::Result<ExitCode> {
     println!("report: {}", run.directory.join("report").display());
     let broken: Vec<String> = state
@@ -402,7 +411,7 @@ fn conclude(
     println!("accepted");
     // What is published is always the whole table.
     if let Some(directory) = matches.get_one::<String>("publish")
-        && is_complete
+        && is_enough
         && !matches.contains_id("only")
     {
         report(run, state, summary, Path::new(directory))?;

@@ -91,7 +91,21 @@ fn check_verdict(answer: &Answer, outcome: &Outcome, history: History, caller: O
     let verdict = judge(outcome, circumstances);
     assert!(Reason::ALL.contains(&verdict.reason()));
     let is_last = history.attempt() >= MAX_ATTEMPTS;
+    let is_cut = answer
+        .content
+        .as_ref()
+        .is_some_and(|content| content.body.is_none());
     match (answer.explicit, verdict) {
+        // Whoever waits must not get a part for the whole.
+        (Some(Explicit::Ack), verdict) if is_cut => {
+            assert!(matches!(
+                verdict,
+                Verdict::DeadLetter {
+                    reason: Reason::ReplyTooLong,
+                    ..
+                }
+            ));
+        }
         (Some(Explicit::Ack), verdict) => assert_eq!(verdict, Verdict::Accepted(Reason::ExplicitAck)),
         (None, Verdict::Accepted(_)) => {
             assert!(

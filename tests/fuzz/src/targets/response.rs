@@ -35,7 +35,7 @@ fn read(parts: &[&[u8]]) -> End {
             is_done = reader.advance(BOUNDS)? == Progress::Done;
         }
     }
-    if !is_done && !reader.end() {
+    if !is_done && !reader.end()? {
         return Ok(None);
     }
     let finished = reader
