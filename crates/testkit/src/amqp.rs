@@ -201,12 +201,21 @@ impl Amqp {
 
     /// Deletes `queue`, with what is in it; nothing happens when there is none.
     pub async fn delete(&self, queue: &str) {
-        let channel = self.channel().await;
-        let deleted = channel
-            .queue_delete(queue.into(), QueueDeleteOptions::default())
-            .await;
+        let deleted = self.try_delete(queue).await;
         deleted.unwrap_or_else(|error| panic!("queue {queue} cannot be deleted: {error}"));
+    }
+
+    /// The same, for a broker that may be too busy to.
+    ///
+    /// # Errors
+    /// Those of the broker; the connection may be lost with them.
+    pub async fn try_delete(&self, queue: &str) -> lapin::Result<()> {
+        let channel = self.channel().await;
+        channel
+            .queue_delete(queue.into(), QueueDeleteOptions::default())
+            .await?;
         close(&channel).await;
+        Ok(())
     }
 
     /// Closes the connection; dropping the client does so too, without waiting.

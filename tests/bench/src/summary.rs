@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::runner::Runner;
 use crate::state::Pair;
 use crate::stats::{self, Estimate, RESAMPLES, Rejection};
-use crate::workload::{Better, Compare, Figure, Judged, Workload};
+use crate::workload::{Better, Compare, Figure, Judged, Queue, Workload};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -29,7 +29,7 @@ pub struct Summary {
     pub gates: Vec<Row>,
     /// One row a figure.
     pub rows: Vec<Row>,
-    /// Runners that are not installed, with the reason, and figures without a sample.
+    /// Runners that are not installed, with the reason, and figures without a sample or whose gate sends them back.
     pub not_measured: Vec<String>,
     /// Who was measured, with settings and versions.
     pub runners: Vec<Described>,
@@ -157,6 +157,44 @@ pub struct Measured<'a> {
     pub runners: &'a [Described],
 }
 
+/// Runners against themselves. Each gate speaks for the workloads on its kind of queue: what makes drains of one kind
+/// uneven, such as the log of quorum queues, says nothing of the other.
+struct Gates {
+    rows: Vec<Row>,
+    verdicts: Vec<(Queue, Result<(), Rejection>)>,
+}
+
+impl Gates {
+    fn of(workloads: &[Workload], pairs: &[Pair], seed: u64) -> Self {
+        let (mut rows, mut verdicts) = (Vec::new(), Vec::new());
+        for workload in workloads {
+            let Some(figure) = gate_of(workload) else { continue };
+            let of_gate: Vec<&Pair> = pairs
+                .iter()
+                .filter(|pair| pair.workload == workload.name && pair.gate)
+                .collect();
+            let row = row(workload, &figure, &of_gate, seed);
+            verdicts.push((workload.queue, stats::gate(row.as_ref().map(Row::estimate))));
+            rows.extend(row);
+        }
+        Self { rows, verdicts }
+    }
+
+    /// What may be said of workloads on this kind of queue. A run that is rejected as a whole is told whole.
+    fn verdict_within_an_accepted_run(&self, queue: Queue) -> Result<(), Rejection> {
+        let own = self.verdicts.iter().find(|(kind, _)| *kind == queue);
+        own.filter(|_| self.any().is_ok())
+            .map_or(Ok(()), |(_, verdict)| *verdict)
+    }
+
+    /// Whether anything may be said.
+    fn any(&self) -> Result<(), Rejection> {
+        let mut verdicts = self.verdicts.iter().map(|(_, verdict)| *verdict);
+        let first = verdicts.next().unwrap_or(Err(Rejection::NotMeasured));
+        verdicts.fold(first, Result::or)
+    }
+}
+
 /// A fiftieth of the processor time stolen, and nothing is claimed.
 const STOLEN_AT_MOST: f64 = 0.02;
 
@@ -171,35 +209,30 @@ impl Summary {
             runners,
         } = measured;
         let mut not_measured = absent.to_vec();
-        let (mut rows, mut gates) = (Vec::new(), Vec::new());
-        let mut verdict = Ok(());
+        let gates = Gates::of(workloads, pairs, seed);
+        let mut rows = Vec::new();
         for workload in workloads {
             let of_workload: Vec<&Pair> = pairs
                 .iter()
-                .filter(|pair| pair.workload == workload.name)
+                .filter(|pair| pair.workload == workload.name && !pair.gate)
                 .collect();
-            if let Some(figure) = gate_of(workload) {
-                let of_gate: Vec<&Pair> = of_workload.iter().copied().filter(|pair| pair.gate).collect();
-                let row = row(workload, &figure, &of_gate, seed);
-                verdict = verdict.and(stats::gate(row.as_ref().map(Row::estimate)));
-                gates.extend(row);
-            }
-            let others: Vec<&Pair> = of_workload.into_iter().filter(|pair| !pair.gate).collect();
+            let verdict = gates.verdict_within_an_accepted_run(workload.queue);
             for figure in &workload.figures {
-                match row(workload, figure, &others, seed) {
-                    Some(row) => rows.push(row),
-                    None => not_measured.push(format!("{}: no sample", figure.name)),
+                match (row(workload, figure, &of_workload, seed), verdict) {
+                    (Some(row), Ok(())) => rows.push(row),
+                    (Some(_), Err(rejection)) => {
+                        not_measured.push(format!("{}: {}", figure.name, rejection.sentence()));
+                    }
+                    (None, _) => not_measured.push(format!("{}: no sample", figure.name)),
                 }
             }
         }
         let stolen = pairs.iter().map(|pair| pair.stolen).fold(0.0, f64::max);
         let loads = || pairs.iter().map(|pair| pair.load);
-        let verdict = verdict.and(match pairs {
-            [] => Err(Rejection::NotMeasured),
-            _ if gates.is_empty() => Err(Rejection::NotMeasured),
-            _ if stolen > STOLEN_AT_MOST => Err(Rejection::Stolen),
-            _ => Ok(()),
-        });
+        let verdict = match gates.any() {
+            Ok(()) if stolen > STOLEN_AT_MOST => Err(Rejection::Stolen),
+            verdict => verdict,
+        };
         Self {
             machine,
             seed,
@@ -212,7 +245,7 @@ impl Summary {
                 loads().reduce(f64::min).unwrap_or_default(),
                 loads().reduce(f64::max).unwrap_or_default(),
             ),
-            gates,
+            gates: gates.rows,
             rows,
             not_measured,
             runners: described(runners, pairs),

@@ -58,7 +58,7 @@ fn command() -> Command {
             ),
             value(
                 "minutes",
-                "After how many minutes no further pair is begun [default: 150]",
+                "After how many minutes only what a report needs is measured: the gates, and two pairs of each match [default: 150]",
             ),
             value("only", "Only workloads whose name contains this").action(ArgAction::Append),
         ])
@@ -239,20 +239,16 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
 
     let mut progress = Progress::new(turns.len());
     let began = Instant::now();
-    let mut is_enough = true;
-    for (at, turn) in turns.iter().enumerate() {
+    let mut left_out = 0;
+    for turn in &turns {
         if done.contains(&turn.id) {
             progress.skip();
             continue;
         }
-        if began.elapsed() > run.deadline {
-            let missing = turns[at..].iter().filter(|turn| !done.contains(&turn.id));
-            is_enough = !missing.clone().any(Turn::is_needed);
-            eprintln!(
-                "\nbench: the time is up with {} turns to go; the same command goes on from here",
-                missing.count()
-            );
-            break;
+        if began.elapsed() > run.deadline && !turn.is_needed() {
+            progress.skip();
+            left_out += 1;
+            continue;
         }
         match measure(&run, &stage, turn).await {
             Ok(pair) => {
@@ -267,6 +263,9 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         }
     }
     progress.end();
+    if left_out > 0 {
+        eprintln!("bench: the time was up with {left_out} turns to go; the same command goes on from here");
+    }
     drop(stage);
     drop(broker);
     let measured = Measured {
@@ -279,7 +278,7 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let summary = Summary::of(measured, Machine::look(), ops::clock::since_epoch().as_secs());
     report(&run, &state, &summary, &run.directory.join("report"))?;
     println!("{}", summary.table());
-    conclude(matches, &run, &state, &summary, is_enough)
+    conclude(matches, &run, &state, &summary)
 }
 
 /// One pair, in its order.
@@ -337,7 +336,9 @@ fn report(run: &Run, state: &State, summary: &Summary, directory: &Path) -> anyh
             write(name, svg)?;
         }
     }
-    for workload in &run.workloads {
+    // What is sent back by its gate is not drawn either.
+    let is_told = |workload: &&Workload| summary.rows.iter().any(|row| row.workload == workload.name);
+    for workload in run.workloads.iter().filter(is_told) {
         for measure in measures(workload.kind) {
             let title = format!("{}: {}", workload.name, workload.about);
             if let Some(svg) = plot::samples(&title, &state.pairs, &workload.name, measure) {
@@ -361,13 +362,7 @@ fn measures(kind: Kind) -> &'static [&'static str] {
 }
 
 /// Says how it ended, and publishes what is accepted.
-fn conclude(
-    matches: &ArgMatches,
-    run: &Run,
-    state: &State,
-    summary: &Summary,
-    is_enough: bool,
-) -> anyhow::Result<ExitCode> {
+fn conclude(matches: &ArgMatches, run: &Run, state: &State, summary: &Summary) -> anyhow::Result<ExitCode> {
     println!("report: {}", run.directory.join("report").display());
     let broken: Vec<String> = state
         .pairs
@@ -411,7 +406,6 @@ fn conclude(
     println!("accepted");
     // What is published is always the whole table.
     if let Some(directory) = matches.get_one::<String>("publish")
-        && is_enough
         && !matches.contains_id("only")
     {
         report(run, state, summary, Path::new(directory))?;

@@ -3,7 +3,7 @@ use crate::leg::Sample;
 use crate::machine::Machine;
 use crate::runner::{Envelope, Runner};
 use crate::state::Pair;
-use crate::workload::{Against, Better, Compare, Figure, Judged, Workload};
+use crate::workload::{Against, Better, Compare, Figure, Judged, Queue, Workload};
 use serde_json::json;
 use std::path::Path;
 
@@ -166,6 +166,45 @@ fn a_run_is_rejected_for_its_gate_for_steal_and_for_nothing_measured() {
     stolen[3].stolen = 0.03;
     assert!(rejected(&stolen).starts_with("stolen"));
     assert_eq!(rejected(&quiet(&workload)), "");
+}
+
+#[test]
+fn a_gate_speaks_for_its_kind_of_queue() {
+    let mut classic = workload(vec![figure("classic", "x", Some("y"), Compare::Ratio)]);
+    let mut quorum = workload(vec![figure("quorum", "x", Some("y"), Compare::Ratio)]);
+    (classic.name, classic.queue) = ("c".to_owned(), Queue::Classic);
+    (quorum.name, quorum.queue) = ("q".to_owned(), Queue::Quorum);
+    let mut pairs = quiet(&classic);
+    for at in 0..12 {
+        let other = if at % 2 == 0 { 0.5 } else { 2.0 };
+        pairs.push(pair(
+            &quorum,
+            sample("sidecar", 1.0),
+            Some(sample("sidecar", other)),
+        ));
+    }
+    for workload in [&classic, &quorum] {
+        pairs.push(pair(workload, sample("x", 2.0), Some(sample("y", 1.0))));
+    }
+    let summary = Summary::of(
+        Measured {
+            workloads: &[classic, quorum],
+            pairs: &pairs,
+            seed: 1,
+            absent: &[],
+            runners: &[],
+        },
+        machine(),
+        7,
+    );
+    assert_eq!((summary.rejected, summary.gates.len()), (None, 2));
+    let names: Vec<&str> = summary.rows.iter().map(|row| row.name.as_str()).collect();
+    assert_eq!(names, ["classic"]);
+    assert!(
+        summary.not_measured[0].starts_with("quorum: a runner against itself"),
+        "{:?}",
+        summary.not_measured
+    );
 }
 
 #[test]
