@@ -182,9 +182,11 @@ impl Gates {
 
     /// What may be said of workloads on this kind of queue. A run that is rejected as a whole is told whole.
     fn verdict_within_an_accepted_run(&self, queue: Queue) -> Result<(), Rejection> {
-        let own = self.verdicts.iter().find(|(kind, _)| *kind == queue);
-        own.filter(|_| self.any().is_ok())
-            .map_or(Ok(()), |(_, verdict)| *verdict)
+        if self.any().is_err() {
+            return Ok(());
+        }
+        let mut own = self.verdicts.iter().filter(|(kind, _)| *kind == queue);
+        own.try_for_each(|(_, verdict)| *verdict)
     }
 
     /// Whether anything may be said.
