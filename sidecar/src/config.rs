@@ -10,7 +10,7 @@ use crate::domain::retry;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use contract::broker::BrokerUrl;
 use contract::pods::{DRAIN_KEY_ENV, POD_NAME_ENV, POD_NAMESPACE_ENV};
-use contract::settings::{self, Component, Problem, Problems, Settings};
+use contract::settings::{self, Component, Problem, Problems, Settings, default_prefetch};
 use http::Uri;
 use ops::telemetry::LogFormat;
 use process::Process;
@@ -75,6 +75,9 @@ pub struct Config {
     pub init_path: Option<Uri>,
     /// Messages with the worker at once; 1 to 1000.
     pub concurrency: u16,
+    /// Deliveries that the broker may hand over before the first is settled, not less than `concurrency`; `None` for as
+    /// many as go with that concurrency.
+    pub prefetch: Option<u16>,
     /// How long the worker has for one message.
     pub timeout: Duration,
     /// Attempts before a message is given up; at least 1.
@@ -129,6 +132,7 @@ impl Config {
             path: settings.path.parse().ok()?,
             init_path: settings.init_path.as_ref().and_then(|path| path.parse().ok()),
             concurrency: settings.concurrency,
+            prefetch: settings.prefetch,
             timeout: settings.timeout,
             max_attempts: settings.max_attempts,
             retry: retry::Policy {
@@ -189,11 +193,10 @@ impl Config {
         }
     }
 
-    /// Deliveries that the broker may hand over before the first is settled: what the worker can take, and a spare
-    /// that covers acknowledgements waiting to be written together. With a concurrency of 1 there is no spare: a
-    /// message must not wait behind a slow one while another replica is idle.
+    /// Deliveries that the broker may hand over before the first is settled.
     pub fn prefetch(&self) -> u16 {
-        self.concurrency + (self.concurrency - 1).min(32)
+        self.prefetch
+            .unwrap_or_else(|| default_prefetch(self.concurrency))
     }
 
     /// The prefetch, which is less while bodies are so large that they would not fit into memory.

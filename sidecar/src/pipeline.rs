@@ -22,6 +22,7 @@
 mod attempt;
 mod ids;
 mod introduction;
+mod lanes;
 
 use crate::broker::{Copies, Original, Receipt, Stalls};
 use crate::callbacks::{Callbacks, Settled};
@@ -35,6 +36,7 @@ use crate::domain::settlement::{self, Case, Settlement};
 use crate::domain::verdict::{self, Circumstances, Reason, Verdict};
 use crate::status::{Fate, Ledger, State};
 use crate::telemetry;
+use lanes::Lanes;
 use ops::shutdown::Shutdown;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -72,6 +74,7 @@ pub struct Pipeline {
     dispatcher: Dispatcher,
     ledger: Arc<Ledger>,
     slots: Arc<Semaphore>,
+    lanes: Lanes,
     tasks: TaskTracker,
     intake: watch::Sender<bool>,
     stalls: Stalls,
@@ -90,6 +93,7 @@ impl Pipeline {
             dispatcher: Dispatcher::over(network, config.worker.clone(), config.timeout),
             ledger,
             slots: Arc::new(Semaphore::new(usize::from(config.concurrency))),
+            lanes: Lanes::default(),
             tasks: TaskTracker::new(),
             intake: watch::Sender::new(true),
             stalls: Stalls::default(),
@@ -112,18 +116,9 @@ impl Pipeline {
         self.callbacks.get()
     }
 
-    /// Sees a delivery through, on a task of its own.
+    /// Sees a delivery through, beside all others.
     pub(crate) fn spawn(self: &Arc<Self>, delivery: Delivery) {
-        let pipeline = Arc::clone(self);
-        self.tasks.spawn(async move {
-            // When the end is forced the delivery is dropped where it stands: its receipt counts it, and the broker
-            // delivers it again.
-            tokio::select! {
-                biased;
-                () = pipeline.shutdown.forced() => {}
-                () = pipeline.handle(delivery) => {}
-            }
-        });
+        self.lanes.hand_over(self, delivery);
     }
 
     async fn handle(&self, delivery: Delivery) {
@@ -295,6 +290,7 @@ impl Pipeline {
 
     /// Waits until every delivery is settled and every acknowledgement written. Nothing may begin afterwards.
     pub(crate) async fn finished(&self) {
+        self.lanes.close();
         self.tasks.close();
         self.tasks.wait().await;
     }

@@ -46,7 +46,7 @@ async fn a_message_beyond_the_limit_is_dead_lettered_with_its_reason_and_the_wor
 }
 
 const MIB: usize = 1024 * 1024;
-/// 200 MiB wait, and 96 would be prefetched if they were small.
+/// 200 MiB wait, and 127 would be prefetched if they were small.
 #[tokio::test]
 async fn a_backlog_of_large_bodies_stays_with_the_broker_and_small_ones_open_the_prefetch_again() {
     let broker = testkit::broker().await;
@@ -90,7 +90,7 @@ async fn a_backlog_of_large_bodies_stays_with_the_broker_and_small_ones_open_the
             .await
             .ok()?
             .text()
-            .contains("sidecar_prefetch 96")
+            .contains("sidecar_prefetch 127")
             .then_some(())
     })
     .await;

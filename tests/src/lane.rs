@@ -84,7 +84,7 @@ pub struct Setup {
 impl Setup {
     /// What the broker may have handed over at once: concurrency and the spare.
     pub fn prefetch(&self) -> usize {
-        self.concurrency + (self.concurrency - 1).min(32)
+        self.concurrency + (self.concurrency - 1).min(64)
     }
 }
 

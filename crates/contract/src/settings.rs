@@ -9,7 +9,7 @@ mod unknown;
 
 pub use kind::Kind;
 pub use problem::{Problem, Problems};
-pub use read::{RetryBackoff, Settings, parse};
+pub use read::{RetryBackoff, Settings, default_prefetch, parse};
 pub use source::{Annotations, Environment, Flags, Layered, Source};
 pub use table::*;
 pub use unknown::{Unknown, suggest, unknown};

@@ -43,7 +43,7 @@ fn every_default_is_as_documented() {
     assert_eq!(settings.dead_letter, None);
     assert_eq!(settings.port, 8080);
     assert_eq!(settings.path, "/message");
-    assert_eq!(settings.concurrency, 1);
+    assert_eq!((settings.concurrency, settings.prefetch), (1, None));
     assert_eq!(settings.timeout, Duration::from_mins(1));
     assert_eq!(settings.max_attempts, 5);
     assert_eq!(
@@ -90,6 +90,7 @@ fn values_are_read() {
         ("path", "/in?x=1"),
         ("init-path", "/init"),
         ("concurrency", "1000"),
+        ("prefetch", "2000"),
         ("timeout", "1m30s"),
         ("max-attempts", "1"),
         ("retry-backoff", "200ms..2s"),
@@ -123,6 +124,7 @@ fn values_are_read() {
         ("min-replicas", "2"),
         ("path", "/in?x=1"),
         ("port", "3000"),
+        ("prefetch", "2000"),
         ("queue", "orders"),
         ("remember-completed", "0"),
         ("max-body-bytes", "536870912"),
@@ -144,6 +146,7 @@ fn what_is_effective_can_be_written_again() {
         ("queue", "orders"),
         ("response-queue", "results"),
         ("init-path", "/init"),
+        ("prefetch", "3"),
         ("retry-backoff", "10m"),
         ("broker", "amqp://broker/team"),
     ]);
@@ -214,6 +217,8 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("concurrency", "-1", "is negative"),
     ("concurrency", "+1", "is not a whole number"),
     ("concurrency", "1.5", "is not a whole number"),
+    ("prefetch", "0", "is less than 1"),
+    ("prefetch", "2001", "is more than 2000"),
     ("timeout", "60", "has no unit"),
     ("timeout", "0s", "is shorter than 1ms"),
     ("timeout", "25h", "is longer than 24h"),
@@ -349,6 +354,13 @@ fn rules_between_settings() {
     assert_eq!(
         problems(Naming::Flag, &[("queue", "orders"), ("dead-letter", "orders")]),
         ["--dead-letter is \"orders\", which is the same as --queue: write the name of another queue"]
+    );
+    assert_eq!(
+        problems(Naming::Env, &[("concurrency", "4"), ("prefetch", "3")]),
+        [
+            "KUBEDAEMON_PREFETCH is \"3\", which is less than KUBEDAEMON_CONCURRENCY (4): \
+          write a whole number from 4 to 2000, or lower KUBEDAEMON_CONCURRENCY"
+        ]
     );
     for (response, same) in [("orders", "--queue"), ("orders.dead", "--dead-letter")] {
         assert_eq!(

@@ -5,6 +5,7 @@ use super::port::{Channel, Consumer};
 use super::properties::take_apart;
 use super::settler::Settler;
 use super::stall::until_stalled;
+use crate::domain::ack_window::FlushPolicy;
 use crate::domain::budget::Budget;
 use crate::pipeline::{Content, Delivery, Pipeline};
 use crate::telemetry::{self, ConsumerEnd};
@@ -82,6 +83,7 @@ impl Prepared {
         let settler = Settler::start(
             Arc::clone(&channel),
             self.prefetch,
+            FlushPolicy::for_spare(self.prefetch.saturating_sub(config.concurrency)),
             Arc::clone(pipeline.ledger()),
             pipeline.tasks(),
         );

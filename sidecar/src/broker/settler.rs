@@ -13,12 +13,6 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-/// Half of the smallest spare prefetch that gathers anything, and a wait that no worker notices.
-const POLICY: FlushPolicy = FlushPolicy {
-    batch: 16,
-    delay: Duration::from_millis(2),
-};
-
 /// The longest that a broker may take to answer the close of a channel.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -62,12 +56,14 @@ impl Settler {
     pub(super) fn start(
         channel: Arc<dyn Channel>,
         prefetch: u16,
+        policy: FlushPolicy,
         ledger: Arc<Ledger>,
         tasks: &TaskTracker,
     ) -> Self {
         let (commands, receiver) = mpsc::channel(usize::from(prefetch).max(1));
         let outstanding = Arc::new(AtomicUsize::new(0));
         let writer = Writer {
+            policy,
             channel: Arc::clone(&channel),
             window: AckWindow::new(),
             waiting: Vec::new(),
@@ -150,6 +146,7 @@ impl Drop for Receipt {
 }
 
 struct Writer {
+    policy: FlushPolicy,
     channel: Arc<dyn Channel>,
     window: AckWindow,
     /// Fates of what was taken and not written yet.
@@ -181,9 +178,9 @@ impl Writer {
                 self.take(command, now);
             }
             let is_idle = self.outstanding.load(Relaxed) == 0;
-            if self.window.is_due(POLICY, now, is_idle) {
+            if self.window.is_due(self.policy, now, is_idle) {
                 self.flush();
-            } else if let Some(due) = self.window.due(POLICY).filter(|_| !waited_before) {
+            } else if let Some(due) = self.window.due(self.policy).filter(|_| !waited_before) {
                 timer.as_mut().reset(due.into());
             }
         }

@@ -156,7 +156,7 @@ fn permissions_are_checked_when_key_and_pod_are_given() {
 
 #[test]
 fn prefetch_has_a_spare_only_with_concurrency() {
-    for (concurrency, prefetch) in [("1", 1), ("2", 3), ("10", 19), ("64", 96), ("1000", 1032)] {
+    for (concurrency, prefetch) in [("1", 1), ("2", 3), ("10", 19), ("64", 127), ("1000", 1064)] {
         assert_eq!(
             read(&["--queue", "q", "--concurrency", concurrency], &[])
                 .unwrap()
@@ -164,4 +164,6 @@ fn prefetch_has_a_spare_only_with_concurrency() {
             prefetch
         );
     }
+    let pipelined = read(&["--queue", "q", "--prefetch", "2"], &[]).unwrap();
+    assert_eq!((pipelined.concurrency, pipelined.prefetch()), (1, 2));
 }

@@ -20,10 +20,27 @@ pub type Tag = u64;
 /// When acknowledgements that wait are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FlushPolicy {
-    /// As soon as so many wait. Must be well below what prefetch leaves beyond concurrency, or the broker stalls.
+    /// As soon as so many wait.
     pub batch: usize,
     /// As soon as the oldest has waited so long.
     pub delay: Duration,
+}
+
+impl FlushPolicy {
+    /// No worker notices such a wait.
+    const DELAY: Duration = Duration::from_millis(2);
+
+    /// What more acknowledgements in one write would save is not worth more messages that wait for another replica.
+    const LARGEST_BATCH: u16 = 32;
+
+    /// For a prefetch that leaves `spare` deliveries beyond what the worker has. Half of it may wait to be acknowledged:
+    /// the other half is dispatched while the broker answers. Without a spare nothing waits, as nothing new could come.
+    pub fn for_spare(spare: u16) -> Self {
+        Self {
+            batch: usize::from((spare / 2).clamp(1, Self::LARGEST_BATCH)),
+            delay: Self::DELAY,
+        }
+    }
 }
 
 /// What is written on the channel, in this order.
@@ -186,6 +203,13 @@ mod tests {
             assert!(window.ack(*tag, at(0)));
         }
         window
+    }
+
+    #[test]
+    fn half_of_the_spare_may_wait() {
+        for (spare, batch) in [(0, 1), (1, 1), (2, 1), (3, 1), (9, 4), (64, 32), (u16::MAX, 32)] {
+            assert_eq!(FlushPolicy::for_spare(spare).batch, batch, "{spare}");
+        }
     }
 
     #[test]

@@ -74,6 +74,7 @@ pub fn plan(rng: &mut Rng) -> Plan {
         },
         path: "/message".parse().unwrap(),
         concurrency: if rng.u8(..) < 40 { 1 } else { rng.u16(2..=24) },
+        prefetch: None,
         timeout,
         max_attempts: rng.u32(1..=4),
         retry: retry::Policy {

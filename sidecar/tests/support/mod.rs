@@ -76,6 +76,7 @@ pub fn config(broker: &str, queue: &str, port: u16) -> Config {
         },
         path: "/message".parse().unwrap(),
         concurrency: 4,
+        prefetch: None,
         timeout: Duration::from_secs(20),
         max_attempts: 3,
         retry: retry::Policy {

@@ -2,6 +2,7 @@
 
 mod footprint;
 mod proxy;
+mod quiet;
 mod recovery;
 mod watch;
 
@@ -19,7 +20,7 @@ use std::time::Duration;
 use testkit::wait::PATIENCE;
 use testkit::{Amqp, Broker, unique};
 use tokio::time::{Instant, sleep, timeout};
-use watch::{Told, Watched};
+use watch::{Pids, Told, Watched};
 
 /// Where everything is that a leg needs.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ pub struct Sample {
 /// The unit of a measure.
 pub fn unit(measure: &str) -> &'static str {
     match measure {
-        "cpu_per_message" => "µs",
+        "cpu_per_message" | "broker_cpu_per_message" => "µs",
         "peak_rss" | "peak_anonymous" | "idle_rss" | "idle_anonymous" | "size" => "MB",
         // Of messages, or of requests.
         "throughput" | "wake_ups" => "1/s",
@@ -165,14 +166,25 @@ impl Leg<'_> {
         self.fill().await;
         let sink = self.sink().await?;
         let (mut process, mut told) = self.start(sink, self.stage.broker.url())?;
-        let watched = told.watch(process.runner.pid(), self.patience(), None).await?;
+        let watched = told.watch(self.pids(&process), self.patience(), None).await?;
         let end = self.finish(&mut process, told).await?;
         Ok(self.sample(end, &watched))
     }
 
-    /// Every message of the workload, in the queue.
+    /// Whose cost is read.
+    fn pids(&self, process: &Process) -> Pids {
+        Pids {
+            runner: process.runner.pid(),
+            broker: self.stage.broker.pid(),
+        }
+    }
+
+    /// Every message of the workload, in the queue, and the broker done with it.
     async fn fill(&self) {
         publish::fill(&self.stage.amqp, &self.queue, self.workload, self.runner.envelope).await;
+        if let Some(broker) = self.stage.broker.pid() {
+            quiet::until_quiet(broker).await;
+        }
     }
 
     async fn steady(&self) -> anyhow::Result<Sample> {
@@ -185,7 +197,7 @@ impl Leg<'_> {
             self.workload,
             self.runner.envelope,
         );
-        let watching = told.watch(process.runner.pid(), self.patience(), None);
+        let watching = told.watch(self.pids(&process), self.patience(), None);
         let (published, watched) = tokio::join!(publishing, watching);
         published?;
         let end = self.finish(&mut process, told).await?;
@@ -212,6 +224,10 @@ impl Leg<'_> {
             let processor = all.spent.processor_since(&warm.spent);
             sample.put("throughput", messages / seconds.max(1e-9));
             sample.put("cpu_per_message", processor.as_secs_f64() * 1e6 / messages);
+            let broker = all.broker.processor_since(&warm.broker);
+            if self.workload.kind != Kind::Proxy && !broker.is_zero() {
+                sample.put("broker_cpu_per_message", broker.as_secs_f64() * 1e6 / messages);
+            }
         }
         sample.put("peak_rss", megabytes(watched.peak_rss));
         sample.put("peak_anonymous", megabytes(watched.peak_anonymous));

@@ -43,9 +43,14 @@ pub fn schedule(workloads: &[Workload], seed: u64) -> Vec<Turn> {
             } else {
                 workload.matches()
             };
+            let pairs = if gate {
+                gate_pairs(workload)
+            } else {
+                workload.pairs
+            };
             for found in matches {
                 let b = found.b.as_deref().unwrap_or("alone");
-                for number in 0..workload.pairs {
+                for number in 0..pairs {
                     let turn = Turn {
                         id: format!("{}/{}/{b}/{number}", workload.name, found.a),
                         workload: at,
@@ -54,7 +59,7 @@ pub fn schedule(workloads: &[Workload], seed: u64) -> Vec<Turn> {
                         number,
                         found: found.clone(),
                     };
-                    placed.push((share(number, workload.pairs, random.f64()), turn));
+                    placed.push((share(number, pairs, random.f64()), turn));
                 }
             }
         }
@@ -70,6 +75,12 @@ fn share(number: usize, pairs: usize, draw: f64) -> f64 {
     (number as f64 + draw) / pairs as f64
 }
 
+/// How often a workload's runner is measured against itself.
+fn gate_pairs(workload: &Workload) -> usize {
+    let own = workload.same.as_ref().and_then(|same| same.pairs);
+    own.unwrap_or(workload.pairs)
+}
+
 /// The match of a workload's runner against itself.
 pub fn same(workload: &Workload) -> Option<Match> {
     let same = workload.same.as_ref()?;
@@ -81,7 +92,7 @@ pub fn same(workload: &Workload) -> Option<Match> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Turn, schedule};
+    use super::{Turn, gate_pairs, schedule};
     use crate::workload::Workload;
     use std::collections::BTreeSet;
     use std::path::Path;
@@ -106,7 +117,8 @@ mod tests {
         let expected: usize = workloads
             .iter()
             .map(|workload| {
-                workload.pairs * (workload.matches().len() + usize::from(workload.same.is_some()))
+                let gate = workload.same.as_ref().map_or(0, |_| gate_pairs(workload));
+                workload.pairs * workload.matches().len() + gate
             })
             .sum();
         assert_eq!(turns.len(), expected);

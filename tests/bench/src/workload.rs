@@ -104,6 +104,9 @@ pub struct Same {
     pub runner: String,
     /// What is compared.
     pub measure: String,
+    /// How many pairs, if not as many as of the workload's other matches: uneven runs need more to tell the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pairs: Option<usize>,
 }
 
 /// What a runner has instead of the workload's when it is the second of a pair with itself.
@@ -293,6 +296,9 @@ impl Workload {
     pub fn smoke(mut self) -> Option<Self> {
         let smoke = self.smoke.clone()?;
         (self.messages, self.warm_up, self.pairs) = (smoke.messages, smoke.warm_up, smoke.pairs);
+        if let Some(same) = &mut self.same {
+            same.pairs = None;
+        }
         self.idle_seconds = self.idle_seconds.min(1);
         self.patience_seconds = self.patience_seconds.min(10);
         Some(self)
@@ -359,7 +365,7 @@ mod tests {
         for workload in workloads() {
             // As `prefetch` in sidecar/src/config.rs says.
             for side in [workload.second("it", "it"), workload] {
-                let expected = side.in_flight + (side.in_flight - 1).min(32);
+                let expected = side.in_flight + (side.in_flight - 1).min(64);
                 assert_eq!(side.prefetch, expected, "{}", side.name);
             }
         }

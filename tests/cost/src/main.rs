@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! cost 2000
+//! cost 2000 without-metrics
 //! {"acknowledgements":125,"messages":2000,"reads":2000,"writes":2000}
 //! ```
 //!
@@ -13,7 +14,7 @@
 mod broker;
 mod worker;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use contract::settings;
 use ops::shutdown::Shutdown;
 use ops::telemetry::LogFormat;
@@ -25,8 +26,16 @@ use std::sync::Arc;
 /// Messages with the worker at once, as in the workloads of the bench.
 const IN_FLIGHT: u16 = 64;
 
+const USAGE: &str = "usage: cost MESSAGES [without-metrics]";
+
 fn main() -> anyhow::Result<()> {
-    let messages = std::env::args().nth(1).context("usage: cost MESSAGES")?.parse()?;
+    let mut arguments = std::env::args().skip(1);
+    let messages = arguments.next().context(USAGE)?.parse().context(USAGE)?;
+    let has_metrics = match arguments.next().as_deref() {
+        None => true,
+        Some("without-metrics") => false,
+        Some(_) => bail!(USAGE),
+    };
     // A level that is on, as in the program that is shipped.
     ops::telemetry::init(LogFormat::Text, "error").map_err(anyhow::Error::msg)?;
     // A clock that stands still makes nothing late, however slowly this is run.
@@ -34,11 +43,12 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .start_paused(true)
         .build()?;
-    runtime.block_on(replay(messages))
+    runtime.block_on(replay(messages, has_metrics))
 }
 
-async fn replay(messages: u32) -> anyhow::Result<()> {
-    let metrics = ops::metrics::install();
+async fn replay(messages: u32, has_metrics: bool) -> anyhow::Result<()> {
+    // Without, every update goes nowhere: the difference is what metrics cost.
+    let metrics = has_metrics.then(ops::metrics::install);
     let broker = Arc::new(broker::Broker::with(messages));
     let network = Arc::new(worker::Network::start());
     let ports = Ports {
@@ -52,7 +62,9 @@ async fn replay(messages: u32) -> anyhow::Result<()> {
     shutdown.drain();
     let end = running.await?;
     // What happens every few seconds in the program that is shipped: samples are folded.
-    metrics.run_upkeep();
+    if let Some(metrics) = metrics {
+        metrics.run_upkeep();
+    }
 
     let (counts, seen) = (handle.status().counts, network.seen());
     ensure!(end == Drained::Completely, "it ended as {end:?}");

@@ -32,6 +32,9 @@ pub struct Settings {
     pub init_path: Option<String>,
     /// Messages in flight in one replica; 1 to 1000.
     pub concurrency: u16,
+    /// Messages that the broker hands over to one replica before the first is settled, when it was said; not less than
+    /// `concurrency`, at most 2000. [`default_prefetch`] otherwise.
+    pub prefetch: Option<u16>,
     /// How long the worker may take for one message; above zero, at most 24 h.
     pub timeout: Duration,
     /// Attempts before a message is given up; 1 to 1000.
@@ -80,6 +83,7 @@ impl Settings {
             "path" => self.path.clone(),
             "init-path" => self.init_path.clone()?,
             "concurrency" => self.concurrency.to_string(),
+            "prefetch" => self.prefetch?.to_string(),
             "timeout" => format_duration(self.timeout),
             "max-attempts" => self.max_attempts.to_string(),
             "retry-backoff" => {
@@ -123,6 +127,7 @@ pub fn parse(source: &(impl Source + ?Sized)) -> Result<Settings, Problems> {
         path: reader.value(&t::PATH),
         init_path: reader.optional(&t::INIT_PATH),
         concurrency: reader.value(&t::CONCURRENCY),
+        prefetch: reader.optional(&t::PREFETCH),
         timeout: reader.value(&t::TIMEOUT),
         max_attempts: reader.value(&t::MAX_ATTEMPTS),
         retry_backoff: reader.value(&t::RETRY_BACKOFF),
@@ -146,6 +151,13 @@ pub fn parse(source: &(impl Source + ?Sized)) -> Result<Settings, Problems> {
     } else {
         Err(Problems(reader.problems))
     }
+}
+
+/// The prefetch when none is said: what the worker can take, and a spare that covers acknowledgements on their way to the
+/// broker. With a concurrency of 1 there is no spare: a message must not wait behind a slow one while another replica is
+/// idle.
+pub fn default_prefetch(concurrency: u16) -> u16 {
+    concurrency + concurrency.saturating_sub(1).min(64)
 }
 
 struct Reader<'a, S: ?Sized> {
@@ -190,6 +202,8 @@ impl<S: Source + ?Sized> Reader<'_, S> {
     /// Rules between settings. The order of the two durations in `retry-backoff` is part of reading it.
     fn check_across(&mut self, settings: &Settings) {
         let Settings {
+            concurrency,
+            prefetch,
             min_replicas,
             max_replicas,
             queue,
@@ -204,6 +218,18 @@ impl<S: Source + ?Sized> Reader<'_, S> {
                 &min_replicas.to_string(),
                 &format!("is more than {max} ({max_replicas})"),
                 &format!("a whole number from 0 to {max_replicas}, or raise {max}"),
+            );
+        }
+        if let Some(prefetch) = prefetch
+            && prefetch < concurrency
+            && self.can_compare(&t::PREFETCH, &t::CONCURRENCY)
+        {
+            let name = self.source.name(&t::CONCURRENCY);
+            self.refuse(
+                &t::PREFETCH,
+                &prefetch.to_string(),
+                &format!("is less than {name} ({concurrency})"),
+                &format!("a whole number from {concurrency} to 2000, or lower {name}"),
             );
         }
         if let (Some(queue), Some(dead)) = (queue, dead_letter)

@@ -94,6 +94,21 @@ pub const CONCURRENCY: Setting = Setting {
     components: &[Sidecar],
 };
 
+/// Messages that one replica holds at a time, with those that it works on.
+pub const PREFETCH: Setting = Setting {
+    name: "prefetch",
+    kind: Kind::Whole {
+        min: 1,
+        max: 2_000,
+        unit: "messages handed over to one replica",
+    },
+    default: None,
+    default_note: "concurrency, and as many again less one, but at most 64",
+    sentence: "How many messages the broker hands over to one replica before the first of them is settled: those that it works on, and those that are next; not less than concurrency",
+    when: "Set it to 2 or more when the worker takes one message at a time, and each for milliseconds: then the next is there before the broker has heard of the one before. Set it to the concurrency when messages take long: what is next in one replica waits there while another is idle",
+    components: &[Sidecar],
+};
+
 /// How long the worker may take for one message.
 pub const TIMEOUT: Setting = Setting {
     name: "timeout",
@@ -287,6 +302,7 @@ pub static SETTINGS: &[Setting] = &[
     PATH,
     INIT_PATH,
     CONCURRENCY,
+    PREFETCH,
     TIMEOUT,
     MAX_ATTEMPTS,
     RETRY_BACKOFF,

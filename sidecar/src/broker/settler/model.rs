@@ -6,7 +6,7 @@
 
 use super::{Receipt, Settler};
 use crate::broker::port::{Channel, Consumer};
-use crate::domain::ack_window::Tag;
+use crate::domain::ack_window::{FlushPolicy, Tag};
 use crate::status::{Fate, Ledger};
 use amqp::Error;
 use futures_util::FutureExt;
@@ -21,6 +21,12 @@ use tokio_util::task::TaskTracker;
 type Message = u8;
 
 const PREFETCH: usize = 3;
+
+/// Nothing is written because enough waits, so that as much as can wait does.
+const POLICY: FlushPolicy = FlushPolicy {
+    batch: 16,
+    delay: Duration::from_millis(2),
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
@@ -238,7 +244,13 @@ impl Run {
         };
         let prefetch = u16::try_from(PREFETCH).unwrap();
         let ledger = Arc::clone(&self.ledger);
-        self.settler = Some(Settler::start(Arc::new(wire), prefetch, ledger, &self.tasks));
+        self.settler = Some(Settler::start(
+            Arc::new(wire),
+            prefetch,
+            POLICY,
+            ledger,
+            &self.tasks,
+        ));
     }
 
     fn newest<T>(&self, change: impl FnOnce(&mut View, usize) -> T) -> T {

@@ -121,6 +121,9 @@ impl Run {
         if let Some(pairs) = number("pairs")? {
             for workload in &mut workloads {
                 workload.pairs = usize::try_from(pairs)?;
+                if let Some(same) = &mut workload.same {
+                    same.pairs = None;
+                }
             }
         }
         ensure!(!workloads.is_empty(), "there is no workload of that name");
@@ -181,6 +184,9 @@ impl Run {
         let mut workloads = self.workloads.clone();
         for workload in &mut workloads {
             workload.pairs = 0;
+            if let Some(same) = &mut workload.same {
+                same.pairs = None;
+            }
         }
         let mut text = serde_json::to_string(&(&workloads, &self.runners))?;
         for runner in self.runners.values() {

@@ -27,7 +27,7 @@ impl Leg<'_> {
         let mut load = self.load()?;
         let mut told = Told::of(&mut load)?;
         process.sink = Some((load, url));
-        let watched = told.watch(process.runner.pid(), self.patience(), None).await?;
+        let watched = told.watch(self.pids(&process), self.patience(), None).await?;
         let end = self.finish(&mut process, told).await?;
         Ok(self.sample(end, &watched))
     }

@@ -19,8 +19,9 @@ impl Leg<'_> {
             .context("a runner that is its own sink loses the ledger when it is killed")?;
         let url = sink.url.clone();
         let (mut process, mut told) = self.start(Some(sink), self.stage.broker.url())?;
-        let pid = process.runner.pid();
-        let half = told.watch(pid, self.patience(), Some(Until::Warm)).await?;
+        let half = told
+            .watch(self.pids(&process), self.patience(), Some(Until::Warm))
+            .await?;
         ensure!(
             half.warm.is_some(),
             "it stops before it is killed: {}",
@@ -42,7 +43,7 @@ impl Leg<'_> {
             sleep(Duration::from_millis(1)).await;
         }
         let back = began.elapsed();
-        told.watch(process.runner.pid(), self.patience(), None).await?;
+        told.watch(self.pids(&process), self.patience(), None).await?;
         let (end, unsettled) = self.finish(&mut process, told).await?;
         let mut sample = Sample::new(self.runner, end, unsettled);
         sample.measures.clear();

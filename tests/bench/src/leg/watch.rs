@@ -17,13 +17,23 @@ pub(super) struct Told {
     lines: Lines<BufReader<ChildStdout>>,
 }
 
-/// A moment and what the runner had cost by then.
+/// Whose cost is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pids {
+    pub(super) runner: u32,
+    /// Absent when the broker is not ours.
+    pub(super) broker: Option<u32>,
+}
+
+/// A moment and what there had been spent by then.
 #[derive(Debug, Clone)]
 pub(super) struct Moment {
     /// When, since the Unix epoch, as the ledger tells it.
     pub(super) at: Duration,
-    /// What the runner's tree had spent.
+    /// By the runner's tree.
     pub(super) spent: Spent,
+    /// By the broker.
+    pub(super) broker: Spent,
 }
 
 /// What a leg looked like from outside.
@@ -73,7 +83,7 @@ impl Told {
     /// Watches until all messages have come, or `until`, or nothing new has come for `patience`.
     pub(super) async fn watch(
         &mut self,
-        runner: u32,
+        pids: Pids,
         patience: Duration,
         until: Option<Until>,
     ) -> anyhow::Result<Watched> {
@@ -90,7 +100,8 @@ impl Told {
             }
             let moment = |at| Moment {
                 at,
-                spent: Spent::now(runner),
+                spent: Spent::now(pids.runner),
+                broker: pids.broker.map(Spent::now).unwrap_or_default(),
             };
             match line {
                 Some(Line::Warm { now }) => {
@@ -101,11 +112,11 @@ impl Told {
                 }
                 Some(Line::All { now }) => {
                     watched.all = Some(moment(now));
-                    watched.look(runner);
+                    watched.look(pids.runner);
                     return Ok(watched);
                 }
                 // A runner that has ended has no memory left, and nothing more will come of it.
-                _ if !watched.look(runner) => return Ok(watched),
+                _ if !watched.look(pids.runner) => return Ok(watched),
                 _ => {}
             }
         }
