@@ -15,6 +15,9 @@ use tokio::time::Instant;
 /// Concurrency 8 and a spare of 7.
 const PREFETCH: usize = 15;
 
+/// Of one generation: one that consumes, one that publishes.
+const CONNECTIONS: usize = 2;
+
 /// What the sidecar is to do about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Then {
@@ -159,7 +162,7 @@ pub(crate) async fn play(row: Row, wire: Wire) {
     let healed = Instant::now();
     scene.until_state(State::Consuming).await;
     let back = healed.elapsed();
-    let account = Account::at_the_end(&scene, wire.messages).await;
+    let account = Account::at_the_end(&scene, &toxic, wire.messages).await;
     let all = healed.elapsed();
 
     let ends = ends(&logs);
@@ -189,9 +192,9 @@ pub(crate) async fn play(row: Row, wire: Wire) {
             assert!(ends.len() <= 2, "{ends:#?}");
         }
     }
-    // Two a generation. While none can be opened there are more tries, with a pause of 3 s at most between them.
+    // While none can be opened there are more tries, with a pause of 3 s at most between them.
     let generations = ends.len() + 1;
-    let most = 2 * generations + if opens { 30 } else { 2 };
+    let most = CONNECTIONS * generations + if opens { 30 } else { 2 };
     assert!(
         connections <= most,
         "{connections} connections for {generations} generations"
@@ -213,7 +216,14 @@ pub(crate) struct Account {
 
 impl Account {
     /// Waits until every message has been accepted and nothing is left anywhere.
-    pub(crate) async fn at_the_end(scene: &Scene, messages: usize) -> Self {
+    pub(crate) async fn at_the_end(scene: &Scene, toxic: &Toxic, messages: usize) -> Self {
+        // What a connection held that the broker believes in comes back when it no longer does.
+        until(
+            "those that ended are gone on either side",
+            2 * PATIENCE,
+            || async { toxic.open() <= CONNECTIONS },
+        )
+        .await;
         let is_done =
             |request: &Received| !fails_first(&request.text()) || request.header("x-delivery-attempt") != "1";
         until("the worker has accepted every message", PATIENCE, || async {

@@ -24,6 +24,8 @@ struct Known {
     is_open: bool,
     /// Bytes of this way were swallowed: the rest is worth nothing.
     dead: [bool; 2],
+    /// The side that this way comes from has ended, and nobody heard of it.
+    ended_unheard: [bool; 2],
     /// The number of the fault that harmed it last.
     harmed_by: u64,
     /// Channels that the client was told are closed, and the broker was not.
@@ -182,7 +184,11 @@ async fn pump(link: &Link<'_>, way: Way, mut from: OwnedReadHalf, to: mpsc::Send
         if link.known().dead[way as usize] {
             pump.buffer.clear();
             if ended {
-                // Nobody hears of it; the other side finds out by itself.
+                // Nobody hears of it; the other side finds out by itself, and then nobody is left.
+                link.known().ended_unheard[way as usize] = true;
+                if link.known().ended_unheard == [true; 2] {
+                    return Ok(());
+                }
                 std::future::pending::<()>().await;
             }
         } else if ended {
