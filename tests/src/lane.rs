@@ -8,6 +8,7 @@ use crate::publishing::{Pace, publish};
 use crate::wire::Wire;
 use crate::worker_log::WorkerLog;
 use amqp::topology::{QueuePlan, declare_queue};
+use contract::settings::default_prefetch;
 use rustix::process::Signal;
 use std::fs::File;
 use std::ops::Range;
@@ -74,7 +75,7 @@ pub struct Setup {
     /// From which all draws come.
     pub seed: u64,
     /// The sidecar's concurrency.
-    pub concurrency: usize,
+    pub concurrency: u16,
     /// The worker's time for one message, in seconds.
     pub timeout_seconds: u32,
     /// Attempts, the first one included.
@@ -84,7 +85,7 @@ pub struct Setup {
 impl Setup {
     /// What the broker may have handed over at once: concurrency and the spare.
     pub fn prefetch(&self) -> usize {
-        self.concurrency + (self.concurrency - 1).min(64)
+        default_prefetch(self.concurrency).into()
     }
 }
 

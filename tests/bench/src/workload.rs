@@ -292,13 +292,19 @@ impl Workload {
         second
     }
 
-    /// The same workload in the sizes of `smoke`; `None` when it is not part of it.
-    pub fn smoke(mut self) -> Option<Self> {
-        let smoke = self.smoke.clone()?;
-        (self.messages, self.warm_up, self.pairs) = (smoke.messages, smoke.warm_up, smoke.pairs);
+    /// So many pairs of every match, of the gate too.
+    pub fn set_pairs(&mut self, pairs: usize) {
+        self.pairs = pairs;
         if let Some(same) = &mut self.same {
             same.pairs = None;
         }
+    }
+
+    /// The same workload in the sizes of `smoke`; `None` when it is not part of it.
+    pub fn smoke(mut self) -> Option<Self> {
+        let smoke = self.smoke.clone()?;
+        (self.messages, self.warm_up) = (smoke.messages, smoke.warm_up);
+        self.set_pairs(smoke.pairs);
         self.idle_seconds = self.idle_seconds.min(1);
         self.patience_seconds = self.patience_seconds.min(10);
         Some(self)
@@ -334,6 +340,7 @@ impl Workload {
 #[cfg(test)]
 mod tests {
     use super::{Match, Workload};
+    use contract::settings::default_prefetch;
     use std::collections::BTreeSet;
     use std::path::Path;
 
@@ -363,9 +370,8 @@ mod tests {
     #[test]
     fn peers_have_the_prefetch_of_the_sidecar() {
         for workload in workloads() {
-            // As `prefetch` in sidecar/src/config.rs says.
             for side in [workload.second("it", "it"), workload] {
-                let expected = side.in_flight + (side.in_flight - 1).min(64);
+                let expected = default_prefetch(side.in_flight);
                 assert_eq!(side.prefetch, expected, "{}", side.name);
             }
         }

@@ -120,10 +120,7 @@ impl Run {
         }
         if let Some(pairs) = number("pairs")? {
             for workload in &mut workloads {
-                workload.pairs = usize::try_from(pairs)?;
-                if let Some(same) = &mut workload.same {
-                    same.pairs = None;
-                }
+                workload.set_pairs(usize::try_from(pairs)?);
             }
         }
         ensure!(!workloads.is_empty(), "there is no workload of that name");
@@ -183,10 +180,7 @@ impl Run {
     fn fingerprint(&self) -> anyhow::Result<String> {
         let mut workloads = self.workloads.clone();
         for workload in &mut workloads {
-            workload.pairs = 0;
-            if let Some(same) = &mut workload.same {
-                same.pairs = None;
-            }
+            workload.set_pairs(0);
         }
         let mut text = serde_json::to_string(&(&workloads, &self.runners))?;
         for runner in self.runners.values() {
