@@ -2,28 +2,29 @@
 
 use crate::display::Screen;
 use std::io::{self, IsTerminal, Write};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::Registry;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
-/// Begins logging to `screen`. `filter` has the syntax of tracing-subscriber's `EnvFilter`. A second call in the same
+/// Begins logging to `screen`. `filter` is a level, or levels by module. A second call in the same
 /// process changes nothing.
 ///
 /// # Errors
 /// One sentence when `filter` cannot be read.
 pub(crate) fn init(screen: &Screen, filter: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| {
+    let targets: Targets = filter.parse().map_err(|error| {
         format!("KUBEDAEMON_LOG={filter}: {error}; accepted is a level such as info, or sidecar=debug,info")
     })?;
-    let _already_installed = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = fmt::layer()
         .with_writer(Notes {
             screen: screen.clone(),
         })
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
-        .without_time()
-        .try_init()
-        .is_err();
+        .without_time();
+    let _already_installed = Registry::default().with(targets).with(lines).try_init().is_err();
     Ok(())
 }
 

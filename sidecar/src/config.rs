@@ -99,7 +99,7 @@ pub struct Config {
 pub struct Logging {
     /// The format.
     pub format: LogFormat,
-    /// The filter, as `EnvFilter` reads it.
+    /// The filter, as `ops::telemetry::init` reads it.
     pub filter: String,
 }
 

@@ -1,7 +1,10 @@
 //! Logs on standard error.
 
 use std::io::{self, IsTerminal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, fmt};
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,28 +16,30 @@ pub enum LogFormat {
     Json,
 }
 
-/// Begins logging to standard error. `filter` has the syntax of tracing-subscriber's `EnvFilter` (`info`,
-/// `sidecar=debug,info`); a second call in the same process changes nothing.
+/// Begins logging to standard error. `filter` is a level, or levels by module as tracing-subscriber's
+/// `Targets` reads them (`info`, `sidecar=debug,info`); a second call in the same process changes nothing.
 ///
 /// # Errors
 /// One sentence when `filter` cannot be read.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(with_quiet_libraries(filter)).map_err(|error| {
-        format!("log filter {filter:?} is not understood ({error}); try \"info\" or \"sidecar=debug,info\"")
-    })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
+    let targets = targets(filter)?;
+    let lines = fmt::layer().with_writer(io::stderr);
+    let logs = Registry::default().with(targets);
     // Not being the first to install a subscriber is no error: tests run many components in one process.
     let _already_installed = match format {
-        LogFormat::Text => builder
-            .with_ansi(io::stderr().is_terminal())
-            .with_target(false)
+        LogFormat::Text => logs
+            .with(lines.with_ansi(io::stderr().is_terminal()).with_target(false))
             .try_init()
             .is_err(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init().is_err(),
+        LogFormat::Json => logs.with(lines.json().flatten_event(true)).try_init().is_err(),
     };
     Ok(())
+}
+
+fn targets(filter: &str) -> Result<Targets, String> {
+    with_quiet_libraries(filter).parse().map_err(|error| {
+        format!("log filter {filter:?} is not understood ({error}); try \"info\" or \"sidecar=debug,info\"")
+    })
 }
 
 /// Libraries that log errors which they also return. We report those once, at a change; a library reports each try.
@@ -55,11 +60,22 @@ fn with_quiet_libraries(filter: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tracing_subscriber::filter::LevelFilter;
 
     #[test]
     fn a_bad_filter_is_named_in_a_sentence() {
         let sentence = init(LogFormat::Text, "side car=loud").unwrap_err();
         assert!(sentence.contains("side car=loud"), "{sentence}");
+    }
+
+    #[test]
+    fn modules_have_levels_of_their_own() {
+        let targets = targets("sidecar=debug,info").unwrap();
+        let is_logged =
+            |module, level: LevelFilter| targets.would_enable(module, &level.into_level().unwrap());
+        assert!(is_logged("sidecar::pipeline", LevelFilter::DEBUG));
+        assert!(is_logged("ops", LevelFilter::INFO) && !is_logged("ops", LevelFilter::DEBUG));
+        assert!(!is_logged("lapin", LevelFilter::ERROR));
     }
 
     #[test]

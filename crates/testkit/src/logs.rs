@@ -4,11 +4,13 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use tracing::subscriber::DefaultGuard;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Registry;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
 
 /// Dependencies log in their own words; tests are about ours.
-const FILTER: &str = "debug,hyper=off,hyper_util=off,lapin=off,rustls=off";
+const SILENT: [&str; 4] = ["hyper", "hyper_util", "lapin", "rustls"];
 
 /// Captures what this thread logs, from `debug` up, until the result is dropped.
 ///
@@ -17,12 +19,14 @@ const FILTER: &str = "debug,hyper=off,hyper_util=off,lapin=off,rustls=off";
 #[must_use = "capturing ends when the value is dropped"]
 pub fn capture() -> Logs {
     let buffer = Buffer::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(FILTER))
+    let targets = Targets::new()
+        .with_default(LevelFilter::DEBUG)
+        .with_targets(SILENT.map(|library| (library, LevelFilter::OFF)));
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(buffer.clone())
         .with_ansi(false)
-        .without_time()
-        .finish();
+        .without_time();
+    let subscriber = Registry::default().with(targets).with(lines);
     Logs {
         buffer,
         _guard: tracing::subscriber::set_default(subscriber),

@@ -31,7 +31,7 @@ const ENOUGH: usize = 2;
 
 /// Every turn in its order: first the gates, then all others. The pairs of each match are spread evenly over the whole run,
 /// each at a random moment of its share, so that a run that is ended early has the same part of every match. Which of the
-/// two goes first is drawn for each pair.
+/// two goes first is drawn for every other pair, and the pair after it goes the other way.
 pub fn schedule(workloads: &[Workload], seed: u64) -> Vec<Turn> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut turns = Vec::new();
@@ -50,11 +50,14 @@ pub fn schedule(workloads: &[Workload], seed: u64) -> Vec<Turn> {
             };
             for found in matches {
                 let b = found.b.as_deref().unwrap_or("alone");
+                let mut b_first = false;
                 for number in 0..pairs {
+                    // Each first once in two pairs: the second of two is a little faster, whoever it is.
+                    b_first = if number % 2 == 0 { random.bool() } else { !b_first };
                     let turn = Turn {
                         id: format!("{}/{}/{b}/{number}", workload.name, found.a),
                         workload: at,
-                        b_first: random.bool(),
+                        b_first,
                         gate,
                         number,
                         found: found.clone(),
@@ -123,11 +126,25 @@ mod tests {
             .sum();
         assert_eq!(turns.len(), expected);
         assert!(turns.is_sorted_by_key(|turn| !turn.gate));
-        let b_first = turns.iter().filter(|turn| turn.b_first).count();
-        assert!(
-            (turns.len() / 4..turns.len() * 3 / 4).contains(&b_first),
-            "{b_first}"
-        );
+        let firsts: BTreeSet<bool> = turns.iter().map(|turn| turn.b_first).collect();
+        assert_eq!(firsts.len(), 2);
+    }
+
+    #[test]
+    fn either_side_of_a_match_goes_first_as_often() {
+        let turns = schedule(&workloads(), 1);
+        for turn in &turns {
+            let same = |other: &&Turn| {
+                (other.workload, other.gate, &other.found) == (turn.workload, turn.gate, &turn.found)
+            };
+            let all = turns.iter().filter(same).count();
+            let b_first = turns.iter().filter(same).filter(|turn| turn.b_first).count();
+            assert!(
+                (2 * b_first).abs_diff(all) <= 1,
+                "{}: {b_first} of {all}",
+                turn.id
+            );
+        }
     }
 
     #[test]

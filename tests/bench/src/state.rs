@@ -4,7 +4,7 @@ use crate::leg::Sample;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -38,16 +38,34 @@ pub struct Pair {
     pub b: Option<Sample>,
 }
 
+/// A fiftieth of the processor time stolen, and nothing is claimed.
+pub const STOLEN_AT_MOST: f64 = 0.02;
+
+/// How often a pair is measured, at most, until the hypervisor leaves it alone.
+const TRIES: usize = 3;
+
+impl Pair {
+    /// Whether it may be set aside: the hypervisor took too much, and nothing else is the matter. What was lost is told,
+    /// whoever had the processor.
+    fn is_disturbed(&self) -> bool {
+        let mut samples = std::iter::once(&self.a).chain(&self.b);
+        self.stolen > STOLEN_AT_MOST && samples.all(|sample| sample.lost + sample.corrupt == 0)
+    }
+}
+
 /// A run's directory.
 #[derive(Debug)]
 pub struct State {
     directory: PathBuf,
     /// What was measured so far, in the order in which it was.
     pub pairs: Vec<Pair>,
+    /// Pairs that were disturbed, and measured again: no figure is made of them.
+    pub set_aside: Vec<Pair>,
 }
 
 const PLAN: &str = "plan.json";
 const PAIRS: &str = "pairs.jsonl";
+const SET_ASIDE: &str = "set-aside.jsonl";
 
 impl State {
     /// Opens the directory: takes the run in it up again, or begins one with `seed`. Returns the seed to use.
@@ -76,14 +94,10 @@ impl State {
             },
         };
         fs::write(&path, serde_json::to_vec_pretty(&plan)?)?;
-        let text = fs::read_to_string(directory.join(PAIRS)).unwrap_or_default();
         let state = Self {
             directory: directory.to_owned(),
-            // A run that was ended while it wrote leaves half a line, which is measured again.
-            pairs: text
-                .lines()
-                .filter_map(|line| serde_json::from_str(line).ok())
-                .collect(),
+            pairs: read(&directory.join(PAIRS)),
+            set_aside: read(&directory.join(SET_ASIDE)),
         };
         Ok((state, plan.seed))
     }
@@ -93,7 +107,7 @@ impl State {
     /// # Errors
     /// When it cannot be removed.
     pub fn forget(directory: &Path) -> anyhow::Result<()> {
-        for name in [PLAN, PAIRS] {
+        for name in [PLAN, PAIRS, SET_ASIDE] {
             let path = directory.join(name);
             if path.exists() {
                 fs::remove_file(path)?;
@@ -107,33 +121,47 @@ impl State {
         self.pairs.iter().map(|pair| pair.id.clone()).collect()
     }
 
-    /// Keeps a pair.
+    /// Keeps a pair: among those that figures are made of, or set aside, when it was disturbed and may be tried again.
+    /// Returns it when it counts; its turn is measured again otherwise.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn add(&mut self, pair: Pair) -> anyhow::Result<()> {
-        let mut file = self.file()?;
+    pub fn add(&mut self, pair: Pair) -> anyhow::Result<Option<&Pair>> {
+        let tries = self.set_aside.iter().filter(|earlier| earlier.id == pair.id);
+        let counts = !pair.is_disturbed() || tries.count() + 1 >= TRIES;
+        let (name, kept) = if counts {
+            (PAIRS, &mut self.pairs)
+        } else {
+            (SET_ASIDE, &mut self.set_aside)
+        };
         // Ends what an interrupted write left of a line.
         let mut line = b"\n".to_vec();
         serde_json::to_writer(&mut line, &pair)?;
         line.push(b'\n');
-        file.write_all(&line)?;
-        self.pairs.push(pair);
-        Ok(())
+        append(&self.directory.join(name), &line)?;
+        kept.push(pair);
+        Ok(kept.last().filter(|_| counts))
     }
+}
 
-    fn file(&self) -> anyhow::Result<File> {
-        let path = self.directory.join(PAIRS);
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        file.with_context(|| path.display().to_string())
-    }
+/// A run that was ended while it wrote leaves half a line, which is measured again.
+fn read(path: &Path) -> Vec<Pair> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
+fn append(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    let written = file.and_then(|mut file| file.write_all(bytes));
+    written.with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Pair, State};
+    use super::{PAIRS, Pair, State, TRIES, append};
     use crate::leg::Sample;
-    use std::io::Write;
 
     fn pair(id: &str) -> Pair {
         Pair {
@@ -153,7 +181,7 @@ mod tests {
         let directory = std::env::temp_dir().join(testkit::unique("state"));
         let (mut state, seed) = State::open(&directory, None, "x").unwrap();
         state.add(pair("one")).unwrap();
-        state.file().unwrap().write_all(b"{\"id\":\"half").unwrap();
+        append(&directory.join(PAIRS), b"{\"id\":\"half").unwrap();
         let (mut state, again) = State::open(&directory, None, "x").unwrap();
         assert_eq!((again, state.done().len()), (seed, 1));
         state.add(pair("two")).unwrap();
@@ -166,6 +194,32 @@ mod tests {
         State::forget(&directory).unwrap();
         let (state, _) = State::open(&directory, Some(seed + 1), "y").unwrap();
         assert!(state.pairs.is_empty());
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_disturbed_pair_is_measured_again_a_few_times_and_one_with_losses_is_told() {
+        let directory = std::env::temp_dir().join(testkit::unique("state"));
+        let (mut state, _) = State::open(&directory, None, "x").unwrap();
+        let mut disturbed = pair("one");
+        disturbed.stolen = 0.03;
+        assert!(state.add(disturbed.clone()).unwrap().is_none());
+        // The tries before a run was stopped count.
+        let (mut state, _) = State::open(&directory, None, "x").unwrap();
+        assert!(state.done().is_empty());
+        assert!(state.add(disturbed.clone()).unwrap().is_none());
+        assert_eq!(state.add(disturbed.clone()).unwrap(), Some(&disturbed));
+        assert_eq!((state.pairs.len(), state.set_aside.len()), (1, TRIES - 1));
+
+        let mut lossy = pair("two");
+        (lossy.stolen, lossy.a.lost) = (0.03, 1);
+        assert!(state.add(lossy).unwrap().is_some());
+        assert!(state.add(pair("three")).unwrap().is_some());
+        let (state, _) = State::open(&directory, None, "x").unwrap();
+        assert_eq!((state.pairs.len(), state.set_aside.len()), (3, TRIES - 1));
+        State::forget(&directory).unwrap();
+        let (state, _) = State::open(&directory, None, "x").unwrap();
+        assert!(state.pairs.is_empty() && state.set_aside.is_empty());
         std::fs::remove_dir_all(directory).unwrap();
     }
 }

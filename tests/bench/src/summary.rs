@@ -3,7 +3,7 @@
 use crate::leg::{Sample, unit};
 use crate::machine::Machine;
 use crate::runner::Runner;
-use crate::state::Pair;
+use crate::state::{Pair, STOLEN_AT_MOST};
 use crate::stats::{self, Estimate, RESAMPLES, Rejection};
 use crate::workload::{Better, Compare, Figure, Judged, Queue, Workload};
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,8 @@ pub struct Summary {
     pub rejected: Option<String>,
     /// The share of processor time that the hypervisor took, at most, during a pair.
     pub stolen_at_most: f64,
+    /// How many pairs were set aside because it took too much, and measured again.
+    pub set_aside: usize,
     /// The load averages between which pairs were measured.
     pub load: (f64, f64),
     /// Runners against themselves.
@@ -149,6 +151,8 @@ pub struct Measured<'a> {
     pub workloads: &'a [Workload],
     /// What was.
     pub pairs: &'a [Pair],
+    /// How many were set aside.
+    pub set_aside: usize,
     /// Of the order; also of the intervals.
     pub seed: u64,
     /// Why runners were left out.
@@ -197,15 +201,13 @@ impl Gates {
     }
 }
 
-/// A fiftieth of the processor time stolen, and nothing is claimed.
-const STOLEN_AT_MOST: f64 = 0.02;
-
 impl Summary {
     /// Makes every row that there are samples for.
     pub fn of(measured: Measured<'_>, machine: Machine, measured_at: u64) -> Self {
         let Measured {
             workloads,
             pairs,
+            set_aside,
             seed,
             absent,
             runners,
@@ -243,6 +245,7 @@ impl Summary {
                 .err()
                 .map(|rejection| format!("{}: {}", rejection.as_str(), rejection.sentence())),
             stolen_at_most: stolen,
+            set_aside,
             load: (
                 loads().reduce(f64::min).unwrap_or_default(),
                 loads().reduce(f64::max).unwrap_or_default(),

@@ -250,15 +250,24 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
             left_out += 1;
             continue;
         }
-        match measure(&run, &stage, turn).await {
-            Ok(pair) => {
-                progress.tell(turn, &run.workloads[turn.workload], &pair);
-                state.add(pair)?;
-            }
-            Err(error) => {
-                progress.skip();
-                eprintln!("\nbench: {}: {error:#}", turn.id);
-                absent.push(format!("{}: {error:#}", turn.id));
+        loop {
+            match measure(&run, &stage, turn).await {
+                Ok(pair) => {
+                    if let Some(pair) = state.add(pair)? {
+                        progress.tell(turn, &run.workloads[turn.workload], pair);
+                        break;
+                    }
+                    eprintln!(
+                        "\nbench: {}: the hypervisor took too much meanwhile; again",
+                        turn.id
+                    );
+                }
+                Err(error) => {
+                    progress.skip();
+                    eprintln!("\nbench: {}: {error:#}", turn.id);
+                    absent.push(format!("{}: {error:#}", turn.id));
+                    break;
+                }
             }
         }
     }
@@ -271,6 +280,7 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let measured = Measured {
         workloads: &run.workloads,
         pairs: &state.pairs,
+        set_aside: state.set_aside.len(),
         seed,
         absent: &absent,
         runners: &run.described(),
@@ -328,6 +338,7 @@ fn report(run: &Run, state: &State, summary: &Summary, directory: &Path) -> anyh
     )?;
     write("table.md", summary.table())?;
     write("samples.csv", csv(&state.pairs))?;
+    write("set-aside.csv", csv(&state.set_aside))?;
     for (name, title, better) in [
         ("throughput-ratios.svg", "How fast, pair by pair", Better::Higher),
         ("cost-ratios.svg", "What it costs, pair by pair", Better::Lower),
@@ -367,6 +378,7 @@ fn conclude(matches: &ArgMatches, run: &Run, state: &State, summary: &Summary) -
     let broken: Vec<String> = state
         .pairs
         .iter()
+        .chain(&state.set_aside)
         .flat_map(|pair| {
             let found = |workload: &&Workload| workload.name == pair.workload;
             let workload = run.workloads.iter().find(found);

@@ -81,6 +81,7 @@ fn summary(workload: &Workload, pairs: &[Pair]) -> Summary {
     let measured = Measured {
         workloads: std::slice::from_ref(workload),
         pairs,
+        set_aside: 2,
         seed: 1,
         absent: &["go: not there".to_owned()],
         runners: &["x", "unused"].map(described),
@@ -190,6 +191,7 @@ fn a_gate_speaks_for_its_kind_of_queue() {
         Measured {
             workloads: &[classic, quorum],
             pairs: &pairs,
+            set_aside: 0,
             seed: 1,
             absent: &[],
             runners: &[],
