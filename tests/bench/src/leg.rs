@@ -183,7 +183,7 @@ impl Leg<'_> {
     async fn fill(&self) {
         publish::fill(&self.stage.amqp, &self.queue, self.workload, self.runner.envelope).await;
         if let Some(broker) = self.stage.broker.pid() {
-            quiet::until_quiet(broker).await;
+            quiet::until_quiet(broker, self.patience()).await;
         }
     }
 

@@ -77,7 +77,7 @@ pub struct Workload {
     /// Footprint only: how long nothing is done, seconds.
     #[serde(default)]
     pub idle_seconds: u32,
-    /// After how many seconds without any progress a runner is given up.
+    /// After how many seconds without any progress a runner is given up, and for how many the broker may need to rest first.
     pub patience_seconds: u32,
     /// Of bodies and of nothing else.
     pub seed: u64,
