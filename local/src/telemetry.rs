@@ -8,8 +8,8 @@ use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Begins logging to `screen`. `filter` is a level, or levels by module. A second call in the same
-/// process changes nothing.
+/// Begins logging to `screen`. `filter` is a level, or levels by module. A second call in the same process changes
+/// nothing.
 ///
 /// # Errors
 /// One sentence when `filter` cannot be read.

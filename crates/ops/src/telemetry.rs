@@ -16,8 +16,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// Begins logging to standard error. `filter` is a level, or levels by module as tracing-subscriber's
-/// `Targets` reads them (`info`, `sidecar=debug,info`); a second call in the same process changes nothing.
+/// Begins logging to standard error. `filter` is a level, or levels by module as tracing-subscriber's `Targets` reads
+/// them (`info`, `sidecar=debug,info`); a second call in the same process changes nothing.
 ///
 /// # Errors
 /// One sentence when `filter` cannot be read.

@@ -52,7 +52,7 @@ pub fn schedule(workloads: &[Workload], seed: u64) -> Vec<Turn> {
                 let b = found.b.as_deref().unwrap_or("alone");
                 let mut b_first = false;
                 for number in 0..pairs {
-                    // Each first once in two pairs: the second of two is a little faster, whoever it is.
+                    // Each first once in two pairs: on some machines the first of two is faster, on others the second.
                     b_first = if number % 2 == 0 { random.bool() } else { !b_first };
                     let turn = Turn {
                         id: format!("{}/{}/{b}/{number}", workload.name, found.a),

@@ -122,7 +122,7 @@ impl State {
     }
 
     /// Keeps a pair: among those that figures are made of, or set aside, when it was disturbed and may be tried again.
-    /// Returns it when it counts; its turn is measured again otherwise.
+    /// Returns it when it counts, and otherwise its turn is to be measured again.
     ///
     /// # Errors
     /// When it cannot be written.

@@ -77,7 +77,8 @@ pub struct Workload {
     /// Footprint only: how long nothing is done, seconds.
     #[serde(default)]
     pub idle_seconds: u32,
-    /// After how many seconds without any progress a runner is given up, and for how many the broker may need to rest first.
+    /// After how many seconds without any progress a runner is given up, and how many the broker has to come to rest
+    /// before.
     pub patience_seconds: u32,
     /// Of bodies and of nothing else.
     pub seed: u64,
