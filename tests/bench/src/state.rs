@@ -41,8 +41,11 @@ pub struct Pair {
 /// A fiftieth of the processor time stolen, and nothing is claimed.
 pub const STOLEN_AT_MOST: f64 = 0.02;
 
-/// How often a pair is measured, at most, until the hypervisor leaves it alone.
-const TRIES: usize = 3;
+/// How many pairs of a run may be set aside: a fifth of its turns. A machine that is disturbed more often is not one to
+/// measure on.
+pub fn may_set_aside(turns: usize) -> usize {
+    turns / 5
+}
 
 impl Pair {
     /// Whether it may be set aside: the hypervisor took too much, and nothing else is the matter. What was lost is told,
@@ -121,14 +124,13 @@ impl State {
         self.pairs.iter().map(|pair| pair.id.clone()).collect()
     }
 
-    /// Keeps a pair: among those that figures are made of, or set aside, when it was disturbed and may be tried again.
-    /// Returns it when it counts, and otherwise its turn is to be measured again.
+    /// Keeps a pair: among those that figures are made of, or set aside, when it was disturbed and no more than
+    /// `may_set_aside` are. Returns it when it counts, and otherwise its turn is to be measured again.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn add(&mut self, pair: Pair) -> anyhow::Result<Option<&Pair>> {
-        let tries = self.set_aside.iter().filter(|earlier| earlier.id == pair.id);
-        let counts = !pair.is_disturbed() || tries.count() + 1 >= TRIES;
+    pub fn add(&mut self, pair: Pair, may_set_aside: usize) -> anyhow::Result<Option<&Pair>> {
+        let counts = !pair.is_disturbed() || self.set_aside.len() >= may_set_aside;
         let (name, kept) = if counts {
             (PAIRS, &mut self.pairs)
         } else {
@@ -160,7 +162,7 @@ fn append(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{PAIRS, Pair, State, TRIES, append};
+    use super::{PAIRS, Pair, State, append};
     use crate::leg::Sample;
 
     fn pair(id: &str) -> Pair {
@@ -180,11 +182,11 @@ mod tests {
     fn a_run_is_taken_up_where_it_was_stopped() {
         let directory = std::env::temp_dir().join(testkit::unique("state"));
         let (mut state, seed) = State::open(&directory, None, "x").unwrap();
-        state.add(pair("one")).unwrap();
+        state.add(pair("one"), 0).unwrap();
         append(&directory.join(PAIRS), b"{\"id\":\"half").unwrap();
         let (mut state, again) = State::open(&directory, None, "x").unwrap();
         assert_eq!((again, state.done().len()), (seed, 1));
-        state.add(pair("two")).unwrap();
+        state.add(pair("two"), 0).unwrap();
         let (state, _) = State::open(&directory, Some(seed), "x").unwrap();
         assert_eq!(state.pairs, [pair("one"), pair("two")]);
 
@@ -198,25 +200,25 @@ mod tests {
     }
 
     #[test]
-    fn a_disturbed_pair_is_measured_again_a_few_times_and_one_with_losses_is_told() {
+    fn disturbed_pairs_are_measured_again_up_to_a_number_and_one_with_losses_is_told() {
         let directory = std::env::temp_dir().join(testkit::unique("state"));
         let (mut state, _) = State::open(&directory, None, "x").unwrap();
         let mut disturbed = pair("one");
         disturbed.stolen = 0.03;
-        assert!(state.add(disturbed.clone()).unwrap().is_none());
-        // The tries before a run was stopped count.
+        assert!(state.add(disturbed.clone(), 2).unwrap().is_none());
+        // Those before a run was stopped count.
         let (mut state, _) = State::open(&directory, None, "x").unwrap();
         assert!(state.done().is_empty());
-        assert!(state.add(disturbed.clone()).unwrap().is_none());
-        assert_eq!(state.add(disturbed.clone()).unwrap(), Some(&disturbed));
-        assert_eq!((state.pairs.len(), state.set_aside.len()), (1, TRIES - 1));
+        assert!(state.add(disturbed.clone(), 2).unwrap().is_none());
+        assert_eq!(state.add(disturbed.clone(), 2).unwrap(), Some(&disturbed));
+        assert_eq!((state.pairs.len(), state.set_aside.len()), (1, 2));
 
         let mut lossy = pair("two");
         (lossy.stolen, lossy.a.lost) = (0.03, 1);
-        assert!(state.add(lossy).unwrap().is_some());
-        assert!(state.add(pair("three")).unwrap().is_some());
+        assert!(state.add(lossy, 9).unwrap().is_some());
+        assert!(state.add(pair("three"), 9).unwrap().is_some());
         let (state, _) = State::open(&directory, None, "x").unwrap();
-        assert_eq!((state.pairs.len(), state.set_aside.len()), (3, TRIES - 1));
+        assert_eq!((state.pairs.len(), state.set_aside.len()), (3, 2));
         State::forget(&directory).unwrap();
         let (state, _) = State::open(&directory, None, "x").unwrap();
         assert!(state.pairs.is_empty() && state.set_aside.is_empty());

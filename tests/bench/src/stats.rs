@@ -69,7 +69,7 @@ pub enum Rejection {
     TooWide,
     /// There is no pair to judge by.
     NotMeasured,
-    /// The hypervisor took more than a fiftieth of the processor time away.
+    /// The hypervisor took more than a fiftieth of the processor time away, during more pairs than may be set aside.
     Stolen,
 }
 
@@ -99,7 +99,8 @@ impl Rejection {
                 "no runner was measured against itself: let the run go on to its end, with a workload that has a gate"
             }
             Self::Stolen => {
-                "the hypervisor took more than 2 % of the processor time away: measure when its host is idle"
+                "the hypervisor took more than 2 % of the processor time away during more than a fifth of the \
+                 pairs: measure when its host is idle"
             }
         }
     }

@@ -11,11 +11,11 @@ use bench::machine::{Machine, Ticks, load};
 use bench::plot;
 use bench::runner::{Programs, Runner};
 use bench::schedule::{Turn, schedule};
-use bench::state::{Pair, State};
+use bench::state::{Pair, State, may_set_aside};
 use bench::summary::{Described, Measured, Summary, csv, number};
 use bench::workload::{Better, Kind, Workload};
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{IsTerminal, Write as _};
@@ -221,10 +221,11 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     let (mut state, seed) = State::open(&run.directory, number_of(matches, "seed")?, &run.fingerprint()?)?;
     let turns = schedule(&run.workloads, seed);
     let done = state.done();
+    let mut queue: VecDeque<&Turn> = turns.iter().filter(|turn| !done.contains(&turn.id)).collect();
+    let before = turns.len() - queue.len();
     eprintln!(
-        "bench: seed {seed}, {} turns, {} of them measured before; samples in {}",
+        "bench: seed {seed}, {} turns, {before} of them measured before; samples in {}",
         turns.len(),
-        turns.iter().filter(|turn| done.contains(&turn.id)).count(),
         run.directory.display()
     );
     let logs = run.directory.join("logs");
@@ -238,36 +239,34 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
     };
 
     let mut progress = Progress::new(turns.len());
+    for _ in 0..before {
+        progress.skip();
+    }
     let began = Instant::now();
     let mut left_out = 0;
-    for turn in &turns {
-        if done.contains(&turn.id) {
-            progress.skip();
-            continue;
-        }
+    while let Some(turn) = queue.pop_front() {
         if began.elapsed() > run.deadline && !turn.is_needed() {
             progress.skip();
             left_out += 1;
             continue;
         }
-        loop {
-            match measure(&run, &stage, turn).await {
-                Ok(pair) => {
-                    if let Some(pair) = state.add(pair)? {
-                        progress.tell(turn, &run.workloads[turn.workload], pair);
-                        break;
-                    }
+        match measure(&run, &stage, turn).await {
+            Ok(pair) => {
+                if let Some(pair) = state.add(pair, may_set_aside(turns.len()))? {
+                    progress.tell(turn, &run.workloads[turn.workload], pair);
+                } else {
                     eprintln!(
-                        "\nbench: {}: the hypervisor took too much meanwhile; again",
+                        "\nbench: {}: the hypervisor took too much meanwhile; again, after all others",
                         turn.id
                     );
+                    // What disturbs lasts for a while.
+                    queue.push_back(turn);
                 }
-                Err(error) => {
-                    progress.skip();
-                    eprintln!("\nbench: {}: {error:#}", turn.id);
-                    absent.push(format!("{}: {error:#}", turn.id));
-                    break;
-                }
+            }
+            Err(error) => {
+                progress.skip();
+                eprintln!("\nbench: {}: {error:#}", turn.id);
+                absent.push(format!("{}: {error:#}", turn.id));
             }
         }
     }
