@@ -37,7 +37,7 @@ cluster: ## Start a real Kubernetes of one node for you to use, and print what t
 cluster-down: ## End it
 	@tools/cluster down
 
-bench: ## Measure our programs and their peers (one to two hours; can be stopped and goes on)
+bench: ## Measure our programs and their peers (one to four hours; can be stopped and goes on)
 	@tools/bench
 
 bench-smoke: ## Check the bench itself, in seconds
