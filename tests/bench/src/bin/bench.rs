@@ -238,10 +238,7 @@ async fn run(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
         logs,
     };
 
-    let mut progress = Progress::new(turns.len());
-    for _ in 0..before {
-        progress.skip();
-    }
+    let mut progress = Progress::new(turns.len(), before);
     let began = Instant::now();
     let mut left_out = 0;
     while let Some(turn) = queue.pop_front() {
@@ -439,10 +436,10 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(turns: usize) -> Self {
+    fn new(turns: usize, done: usize) -> Self {
         Self {
             turns,
-            done: 0,
+            done,
             measured: 0,
             began: Instant::now(),
             is_terminal: std::io::stderr().is_terminal(),
